@@ -1,0 +1,113 @@
+//! The whole path of a message through the parser and this crate.
+
+use chancery_message::{OpenError, ReadError, SignedMessage, Unproved};
+use chancery_parser::take_apart;
+use chancery_protocol::ipc::parse::{Reply, Request};
+use chancery_protocol::refusal::Refusal;
+use chancery_protocol::wire::Secret;
+use der::asn1::OctetString;
+
+/// What came of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Opened(Box<Opened>),
+    Refused(Refusal),
+    /// No pkiMessage: the parser says so, or this crate does.
+    Malformed,
+    Unproved(Unproved),
+}
+
+/// What an opened message says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Opened {
+    pub(crate) transaction_id: String,
+    pub(crate) sender_nonce: Vec<u8>,
+    pub(crate) spki: Vec<u8>,
+    pub(crate) subject: String,
+    pub(crate) sans: Vec<String>,
+    pub(crate) challenge: Option<Vec<u8>>,
+}
+
+/// The content-encryption key that the builder uses.
+pub(crate) fn usual_key() -> Secret {
+    Secret::new(vec![0x5a; 16])
+}
+
+/// Tables by the parser; `None` for "malformed".
+pub(crate) fn tables(request: &Request) -> Option<Vec<Vec<u8>>> {
+    match take_apart(request) {
+        Reply::Tables(tables) => Some(tables.tables.iter().map(|t| t.as_bytes().into()).collect()),
+        Reply::Malformed(_) => None,
+    }
+}
+
+pub(crate) fn message_tables(message: &[u8]) -> Option<Vec<Vec<u8>>> {
+    tables(&Request::Message(OctetString::new(message).unwrap()))
+}
+
+pub(crate) fn request_table(plaintext: &[u8]) -> Option<Vec<u8>> {
+    let request = Request::CertificationRequest(OctetString::new(plaintext).unwrap());
+    tables(&request).map(|mut tables| tables.remove(0))
+}
+
+/// Runs a message whose content-encryption key is the usual one.
+pub(crate) fn run(message: &[u8]) -> Outcome {
+    run_with_key(message, &usual_key())
+}
+
+pub(crate) fn run_with_key(message: &[u8], key: &Secret) -> Outcome {
+    match message_tables(message) {
+        Some(tables) => run_with_tables(message, &tables, key),
+        None => Outcome::Malformed,
+    }
+}
+
+/// Runs a message with the tables of a child that may lie about it.
+pub(crate) fn run_with_tables(message: &[u8], tables: &[Vec<u8>], key: &Secret) -> Outcome {
+    let envelope_table = tables.get(1).map(Vec::as_slice);
+    let message = match SignedMessage::read(message, &tables[0], envelope_table) {
+        Ok(message) => message,
+        Err(ReadError::Malformed(_)) => return Outcome::Malformed,
+        Err(ReadError::Unproved(cause)) => return Outcome::Unproved(cause),
+    };
+    let message = match message.verify() {
+        Ok(message) => message,
+        Err(rejected) => {
+            assert!(rejected.refusal.before_decryption());
+            return Outcome::Refused(rejected.refusal);
+        }
+    };
+    let plaintext = message.decrypt(key);
+    let table = request_table(plaintext.as_bytes());
+    match message.open(&plaintext, table.as_deref()) {
+        Ok(opened) => Outcome::Opened(Box::new(Opened {
+            transaction_id: opened.transaction_id.as_str().into(),
+            sender_nonce: opened.sender_nonce.as_bytes().into(),
+            spki: opened.request.public_key.spki().into(),
+            subject: opened.request.names.subject.to_string(),
+            sans: opened
+                .request
+                .names
+                .sans
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            challenge: opened.request.challenge.map(|c| c.expose().to_vec()),
+        })),
+        Err(OpenError::Rejected(rejected)) => {
+            assert!(!rejected.refusal.before_decryption());
+            Outcome::Refused(rejected.refusal)
+        }
+        Err(OpenError::Unproved { cause, .. }) => Outcome::Unproved(cause),
+    }
+}
+
+impl Outcome {
+    /// The opened message.
+    pub(crate) fn opened(self) -> Opened {
+        match self {
+            Self::Opened(opened) => *opened,
+            other => panic!("{other:?}"),
+        }
+    }
+}
