@@ -1,0 +1,281 @@
+//! The CA as witness of the ledger (design: it can only extend the log, never rewrite it).
+//!
+//! The CA remembers the leaf of every record that the ledger showed it. Before it signs a
+//! checkpoint it pulls the records since its own head, refuses if one that it remembers differs,
+//! extends the tree, makes its head durable in a file of its own, and signs.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use chancery_protocol::audit::{self, Event, Record};
+use chancery_protocol::ipc::store::{PutCheckpoint, Records, Reply, Request};
+use chancery_protocol::tree::{self, CompactRange};
+use chancery_protocol::wire::{self, Digest};
+use chancery_token::{Checkpoint, Key, Session, TokenError};
+use der::{Decode, Encode, Sequence};
+
+use crate::digest::sha256;
+use crate::ledger::{Ledger, LedgerError, new_id};
+
+/// Records remembered between checkpoints: far more than are written in the longest interval.
+const MAX_REMEMBERED: usize = 1_000_000;
+
+/// The log cannot be vouched for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WitnessError {
+    /// The head's file cannot be read or written.
+    #[error("{}: {source}", file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The head's file is damaged.
+    #[error("{}: is not a log head; restore it from a backup of this node", .0.display())]
+    Damaged(PathBuf),
+    /// The ledger contradicts what it showed before. Going on would sign a rewritten log.
+    #[error(
+        "the audit log contradicts what this CA has seen: {0}; nothing is signed until an auditor \
+         has compared the log with the last checkpoint and removed the file ledger-distrusted from \
+         the CA's state folder"
+    )]
+    Distrust(String),
+    /// The ledger does not answer.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The token does not answer.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// A value does not encode.
+    #[error("the log head cannot be encoded: {0}")]
+    Encode(#[from] der::Error),
+}
+
+/// What the CA knows of the log.
+pub(crate) struct Witness {
+    origin: String,
+    folder: PathBuf,
+    /// Guards the head, what is remembered, and the verdict.
+    state: Mutex<State>,
+}
+
+struct State {
+    head: Head,
+    remembered: BTreeMap<u64, Digest>,
+    distrust: Option<String>,
+}
+
+/// The durable head.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Sequence)]
+struct Head {
+    range: CompactRange,
+    #[asn1(context_specific = "0", tag_mode = "EXPLICIT", optional = "true")]
+    last: Option<Digest>,
+}
+
+impl Witness {
+    /// Reads the head, if there is one.
+    pub(crate) fn open(folder: &Path, origin: &str) -> Result<Self, WitnessError> {
+        let file = folder.join(HEAD);
+        let head = match fs::read(&file) {
+            Ok(octets) => Head::from_der(&octets)
+                .ok()
+                .filter(|head| head.range.is_valid())
+                .ok_or_else(|| WitnessError::Damaged(file.clone()))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Head::default(),
+            Err(source) => return Err(WitnessError::File { file, source }),
+        };
+        let distrust = fs::read_to_string(folder.join(DISTRUSTED)).ok();
+        let state = State {
+            head,
+            remembered: BTreeMap::new(),
+            distrust,
+        };
+        Ok(Self {
+            origin: origin.into(),
+            folder: folder.into(),
+            state: Mutex::new(state),
+        })
+    }
+
+    /// Refuses while the ledger is not to be trusted.
+    pub(crate) fn trusts(&self) -> Result<(), WitnessError> {
+        match &self.lock().distrust {
+            None => Ok(()),
+            Some(cause) => Err(WitnessError::Distrust(cause.clone())),
+        }
+    }
+
+    /// Compares a record that the ledger wrote with the event that it was asked to write, and
+    /// remembers it.
+    pub(crate) fn remember(&self, record: &[u8], asked: &Event) -> Result<(), WitnessError> {
+        let decoded: Option<Record> = wire::decode(record).ok();
+        let Some(decoded) = decoded.filter(|r| r.event == *asked && r.origin == self.origin) else {
+            return Err(self.distrust("it recorded another event than it was asked to".into()));
+        };
+        let leaf = tree::leaf(sha256, record);
+        let mut state = self.lock();
+        if state.remembered.len() < MAX_REMEMBERED && decoded.seq >= state.head.range.size() {
+            let before = state.remembered.insert(decoded.seq, leaf);
+            if before.is_some_and(|before| before != leaf) {
+                drop(state);
+                return Err(
+                    self.distrust(format!("it has two records at position {}", decoded.seq))
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the ledger still has the record at the head: a shorter or another log is a restored
+    /// or a forged one.
+    pub(crate) fn compare_head(&self, ledger: &Ledger) -> Result<(), WitnessError> {
+        let head = self.lock().head.clone();
+        let Some(position) = head.range.size().checked_sub(1) else {
+            return Ok(());
+        };
+        let records = pull(ledger, position)?;
+        let leaf = records.first().map(|record| tree::leaf(sha256, record));
+        if leaf.is_some() && leaf == head.last {
+            return Ok(());
+        }
+        Err(self.distrust(format!(
+            "its record at position {position} is gone or differs"
+        )))
+    }
+
+    /// Extends the head by what the ledger has recorded and signs it. Returns the size signed.
+    pub(crate) fn checkpoint(
+        &self,
+        ledger: &Ledger,
+        key: &Key<Checkpoint>,
+        session: &mut Session,
+    ) -> Result<u64, WitnessError> {
+        self.trusts()?;
+        let mut head = self.lock().head.clone();
+        let before = head.range.size();
+        loop {
+            let records = pull(ledger, head.range.size())?;
+            if records.is_empty() {
+                break;
+            }
+            for record in &records {
+                self.extend(&mut head, record)?;
+            }
+        }
+        let size = head.range.size();
+        if size == before && before > 0 {
+            return Ok(size);
+        }
+        self.make_durable(&head)?;
+        let root = head.range.root(sha256);
+        let note = self.note(&head, key, session)?;
+        let request = Request::PutCheckpoint(PutCheckpoint {
+            write: new_id()?,
+            size,
+            root,
+            note,
+        });
+        match ledger.ask(&request)? {
+            Reply::Done(_) => {}
+            _ => return Err(LedgerError::Untimely("checkpoint").into()),
+        }
+        let mut state = self.lock();
+        state.remembered = state.remembered.split_off(&size);
+        state.head = head;
+        Ok(size)
+    }
+
+    /// Size of the log under the newest checkpoint.
+    pub(crate) fn size(&self) -> u64 {
+        self.lock().head.range.size()
+    }
+
+    fn extend(&self, head: &mut Head, record: &[u8]) -> Result<(), WitnessError> {
+        let position = head.range.size();
+        let decoded: Option<Record> = wire::decode(record).ok();
+        if decoded.is_none_or(|r| r.seq != position || r.origin != self.origin) {
+            return Err(self.distrust(format!("its record at position {position} is malformed")));
+        }
+        let leaf = tree::leaf(sha256, record);
+        let remembered = self.lock().remembered.get(&position).copied();
+        if remembered.is_some_and(|remembered| remembered != leaf) {
+            return Err(self.distrust(format!("its record at position {position} was changed")));
+        }
+        head.range.append(sha256, leaf);
+        head.last = Some(leaf);
+        Ok(())
+    }
+
+    /// C2SP signed-note with a checkpoint as its text.
+    fn note(
+        &self,
+        head: &Head,
+        key: &Key<Checkpoint>,
+        session: &mut Session,
+    ) -> Result<String, WitnessError> {
+        let root = STANDARD.encode(head.range.root(sha256).as_bytes());
+        let text = audit::checkpoint_text(&self.origin, head.range.size(), &root);
+        let signature = key.checkpoint(session, text.as_bytes())?;
+        let key_hash = sha256(&[key.public_key().unwrap_or_default()]);
+        let mut blob = key_hash.get(..4).unwrap_or_default().to_vec();
+        blob.extend_from_slice(&signature);
+        Ok(format!(
+            "{text}\n\u{2014} {} {}\n",
+            self.origin,
+            STANDARD.encode(blob)
+        ))
+    }
+
+    fn make_durable(&self, head: &Head) -> Result<(), WitnessError> {
+        write_durably(&self.folder, HEAD, &head.to_der()?)
+    }
+
+    /// From here on nothing is signed, not after a restart either.
+    fn distrust(&self, cause: String) -> WitnessError {
+        tracing::error!(cause, "the audit log contradicts what this CA has seen");
+        if let Err(error) = write_durably(&self.folder, DISTRUSTED, cause.as_bytes()) {
+            tracing::error!(%error, "the verdict could not be written down");
+        }
+        self.lock().distrust = Some(cause.clone());
+        WitnessError::Distrust(cause)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const HEAD: &str = "log-head";
+const DISTRUSTED: &str = "ledger-distrusted";
+
+fn pull(ledger: &Ledger, from: u64) -> Result<Vec<Vec<u8>>, WitnessError> {
+    match ledger.ask(&Request::Records(Records { from }))? {
+        Reply::Records(found) => Ok(found
+            .records
+            .into_iter()
+            .map(|r| r.into_bytes().into())
+            .collect()),
+        _ => Err(LedgerError::Untimely("records").into()),
+    }
+}
+
+/// Writes a file whole or not at all, and durably.
+pub(crate) fn write_durably(folder: &Path, name: &str, octets: &[u8]) -> Result<(), WitnessError> {
+    let file = folder.join(name);
+    let scratch = folder.join(format!("{name}.new"));
+    let write = || -> io::Result<()> {
+        let mut new = File::create(&scratch)?;
+        new.write_all(octets)?;
+        new.sync_all()?;
+        fs::rename(&scratch, &file)?;
+        File::open(folder)?.sync_all()
+    };
+    write().map_err(|source| WitnessError::File { file, source })
+}
