@@ -1,0 +1,23 @@
+# Chancery. `make demo` shows it, `make test` proves it.
+
+.PHONY: all build demo test check
+
+all: build
+
+build:
+	cargo build --workspace --release --locked
+
+# A demo appliance in a temporary folder, and a foreign client that enrols with it.
+demo:
+	@tests/need.sh softhsm2 strongswan-pki libstrongswan-extra-plugins openssl
+	cargo build --release --locked --bins
+	@tests/demo.sh target/release
+
+# The whole suite; closes with one line "N passed, 0 failed".
+test:
+	@tests/run.sh
+
+# What continuous integration checks before the tests.
+check:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
