@@ -295,7 +295,7 @@ fn extension<T: AssociatedOid + Encode>(
     })
 }
 
-fn encode_san(name: &GeneralName) -> Result<pkix_name::GeneralName, BuildError> {
+pub(crate) fn encode_san(name: &GeneralName) -> Result<pkix_name::GeneralName, BuildError> {
     Ok(match name {
         GeneralName::Dns(name) => pkix_name::GeneralName::DnsName(Ia5String::new(name)?),
         GeneralName::Email(address) => pkix_name::GeneralName::Rfc822Name(Ia5String::new(address)?),

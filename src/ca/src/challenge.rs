@@ -160,3 +160,96 @@ pub(crate) fn claims_for(
         minted_by,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use chancery_protocol::name::{AttributeKind, DistinguishedName, GeneralName};
+
+    use super::*;
+
+    fn profile(open: bool) -> Profile {
+        Profile {
+            name: "devices".into(),
+            ca: "issuing".into(),
+            validity_days: 365,
+            backdate_seconds: 0,
+            open_subject: AttributeKind::by_short("CN")
+                .filter(|_| open)
+                .into_iter()
+                .collect(),
+            open_sans: if open { vec!["dns".into()] } else { Vec::new() },
+            extended_key_usage: Vec::new(),
+            challenge_ttl_max: 3600,
+        }
+    }
+
+    fn asked() -> NewChallenge {
+        NewChallenge {
+            profile: "devices".into(),
+            ttl: 60,
+            uses: 1,
+            subject: Some(DistinguishedName::parse("CN=a").unwrap()),
+            sans: None,
+            device_id: None,
+        }
+    }
+
+    fn claims(asked: &NewChallenge, open: bool) -> Result<Claims, String> {
+        claims_for(asked, &profile(open), 1000, "operator".into())
+    }
+
+    #[test]
+    fn what_the_profile_does_not_leave_open_is_fixed_to_nothing() {
+        let claims = claims(&asked(), false).unwrap();
+        assert_eq!(claims.sans, Some(Vec::new()));
+        assert_eq!((claims.issued_at, claims.expires), (1000, 1060));
+        let nameless = NewChallenge {
+            subject: None,
+            ..asked()
+        };
+        assert!(
+            self::claims(&nameless, false)
+                .unwrap_err()
+                .contains("--subject or --san")
+        );
+    }
+
+    #[test]
+    fn what_the_profile_leaves_open_stays_open_unless_fixed() {
+        assert_eq!(claims(&asked(), true).unwrap().sans, None);
+        let open = NewChallenge {
+            subject: None,
+            ..asked()
+        };
+        assert_eq!(claims(&open, true).unwrap().subject, None);
+    }
+
+    #[test]
+    fn limits() {
+        for (ttl, uses) in [(0, 1), (3601, 1), (60, 0), (60, MAX_USES + 1)] {
+            assert!(
+                claims(
+                    &NewChallenge {
+                        ttl,
+                        uses,
+                        ..asked()
+                    },
+                    true
+                )
+                .is_err(),
+                "{ttl} {uses}"
+            );
+        }
+        let unchecked = Some(vec![GeneralName::Dns("not a name".into())]);
+        assert!(
+            claims(
+                &NewChallenge {
+                    sans: unchecked,
+                    ..asked()
+                },
+                true
+            )
+            .is_err()
+        );
+    }
+}

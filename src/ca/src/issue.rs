@@ -125,7 +125,7 @@ impl Issuer<'_> {
             public_key: &authorised.public_key,
             kind: &authorised.kind,
         })?;
-        if let Err(finding) = lint::check(&tbs, &authorised, self.authority) {
+        if let Err(finding) = lint::check(&tbs, &authorised, &self.authority.certificate) {
             tracing::error!(%finding, profile = authorised.profile, "a certificate would break the lint rules");
             return Err(refused(Refusal::Policy, &authorised));
         }

@@ -279,3 +279,90 @@ pub(crate) fn write_durably(folder: &Path, name: &str, octets: &[u8]) -> Result<
     };
     write().map_err(|source| WitnessError::File { file, source })
 }
+
+#[cfg(test)]
+mod tests {
+    use chancery_protocol::audit::{Kind, Outcome};
+    use chancery_protocol::wire::Octets;
+
+    use super::*;
+
+    fn record(seq: u64, event: &Event) -> Vec<u8> {
+        let record = Record {
+            origin: "log".into(),
+            seq,
+            time: 1,
+            boot: Octets([0; 16]),
+            actor: "ledger.store uid=0 pid=1".into(),
+            event: event.clone(),
+        };
+        wire::encode(&record).unwrap().to_vec()
+    }
+
+    fn event(detail: &str) -> Event {
+        Event::new(Kind::IssueIntent, Outcome::Success).with("detail", detail)
+    }
+
+    #[test]
+    fn another_event_than_asked_is_distrusted_for_good() {
+        let folder = tempfile::tempdir().unwrap();
+        let witness = Witness::open(folder.path(), "log").unwrap();
+        witness
+            .remember(&record(0, &event("a")), &event("a"))
+            .unwrap();
+        witness.trusts().unwrap();
+        assert!(
+            witness
+                .remember(&record(1, &event("b")), &event("c"))
+                .is_err()
+        );
+        assert!(witness.trusts().is_err());
+        let again = Witness::open(folder.path(), "log").unwrap();
+        assert!(again.trusts().is_err(), "a restart forgets nothing");
+    }
+
+    #[test]
+    fn two_records_at_one_position_are_distrusted() {
+        let folder = tempfile::tempdir().unwrap();
+        let witness = Witness::open(folder.path(), "log").unwrap();
+        witness
+            .remember(&record(0, &event("a")), &event("a"))
+            .unwrap();
+        witness
+            .remember(&record(0, &event("a")), &event("a"))
+            .unwrap();
+        assert!(
+            witness
+                .remember(&record(0, &event("b")), &event("b"))
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn a_changed_record_does_not_extend_the_head() {
+        let folder = tempfile::tempdir().unwrap();
+        let witness = Witness::open(folder.path(), "log").unwrap();
+        witness
+            .remember(&record(0, &event("a")), &event("a"))
+            .unwrap();
+        let mut head = Head::default();
+        assert!(witness.extend(&mut head, &record(0, &event("b"))).is_err());
+        let witness = Witness::open(folder.path(), "other log").unwrap();
+        assert!(witness.extend(&mut head, &record(0, &event("a"))).is_err());
+    }
+
+    #[test]
+    fn the_head_survives_and_damage_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let witness = Witness::open(folder.path(), "log").unwrap();
+        let mut head = Head::default();
+        witness.extend(&mut head, &record(0, &event("a"))).unwrap();
+        witness.make_durable(&head).unwrap();
+        assert_eq!(Witness::open(folder.path(), "log").unwrap().size(), 1);
+        fs::write(folder.path().join(HEAD), b"damaged").unwrap();
+        assert!(matches!(
+            Witness::open(folder.path(), "log"),
+            Err(WitnessError::Damaged(_))
+        ));
+    }
+}
