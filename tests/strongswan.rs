@@ -154,3 +154,25 @@ fn strongswan_enrols_below_an_rsa_issuing_ca() {
         appliance.log()
     );
 }
+
+#[test]
+fn a_key_with_a_small_exponent_is_not_certified() {
+    let appliance = Appliance::start();
+    let client = StrongSwan {
+        folder: appliance.folder.path(),
+        url: appliance.url(),
+    };
+    run(
+        client.folder,
+        "openssl",
+        &["genrsa", "-3", "-out", "key.pem", "2048"],
+    );
+    let challenge = appliance.challenge(&["--subject", "CN=probe-1"]);
+    assert!(!client.enrol(&challenge, &["--dn", "CN=probe-1"], "cert.pem"));
+    let log = appliance.log();
+    assert!(log.contains("key-quality"), "{log}");
+
+    // The challenge is not spent by it.
+    fs::remove_file(client.folder.join("key.pem")).unwrap();
+    assert!(client.enrol(&challenge, &["--dn", "CN=probe-1"], "cert.pem"));
+}
