@@ -1,6 +1,6 @@
-# Chancery. `make demo` shows it, `make test` proves it.
+# Chancery. `make demo` shows it, `make test` proves it, `make bench` measures it.
 
-.PHONY: all build demo test check
+.PHONY: all build demo test bench check
 
 all: build
 
@@ -16,6 +16,11 @@ demo:
 # The whole suite; closes with one line "N passed, 0 failed".
 test:
 	@tests/run.sh
+
+bench:
+	@tests/need.sh softhsm2
+	cargo build --workspace --release --locked
+	@cargo run --package chancery-bench --release --locked --quiet -- --programs target/release
 
 # What continuous integration checks before the tests.
 check:

@@ -140,6 +140,20 @@ fn each_crate_names_only_what_the_table_allows() {
 }
 
 #[test]
+fn security_md_prints_the_table() {
+    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/SECURITY.md")).unwrap();
+    for (name, ours) in OURS {
+        let ours = if ours.is_empty() {
+            "–".to_owned()
+        } else {
+            ours.join(", ")
+        };
+        let row = format!("| {name} | {ours} |");
+        assert!(text.contains(&row), "{row}");
+    }
+}
+
+#[test]
 fn the_parser_reaches_no_cryptography() {
     let metadata = metadata();
     let nodes = metadata["resolve"]["nodes"].as_array().unwrap();

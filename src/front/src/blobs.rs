@@ -13,7 +13,7 @@ use chancery_protocol::ipc::public::{Blob, Reply, Request, cacert};
 const REFRESH: Duration = Duration::from_secs(30);
 
 /// The same, while a profile has nothing to serve yet.
-const FIRST: Duration = Duration::from_secs(1);
+const FIRST: Duration = Duration::from_millis(200);
 
 /// For one answer of the ledger.
 const DEADLINE: Duration = Duration::from_secs(5);

@@ -239,7 +239,7 @@ impl<'k> Certificate<'k> {
             context(0, vec![integer(2)]),
             integer(self.serial),
             algorithm.clone(),
-            self.issuer.clone(),
+            self.issuer.fixed(),
             sequence([time("240101000000Z"), time("340101000000Z")]),
             self.subject.clone(),
             self.spki.clone(),
@@ -253,8 +253,7 @@ impl<'k> Certificate<'k> {
         sequence([Tree::Fixed(tbs), algorithm, bit_string(&signature)]).encode(encoding)
     }
 
-    /// The issuerAndSerialNumber of it: with the issuer's octets as they are in the certificate,
-    /// whatever is around them.
+    /// The issuerAndSerialNumber of it, with the issuer's octets as they are in the certificate.
     pub(crate) fn sid(&self) -> Tree {
         sequence([self.issuer.fixed(), integer(self.serial)])
     }

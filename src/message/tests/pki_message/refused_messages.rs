@@ -8,12 +8,13 @@ use crate::asn1::{
     Encoding, Tree, attribute, bit_string, integer, null, octet_string, oid, printable, sequence,
 };
 use crate::builder::{
-    CONTENT_TYPE, Certificate, Envelope, ID_SIGNED_DATA, MESSAGE_DIGEST, MESSAGE_TYPE, Message,
-    Request, SENDER_NONCE, TRANSACTION_ID, name, recipient,
+    CONTENT_TYPE, Certificate, Envelope, ID_DATA, ID_ENVELOPED_DATA, ID_SIGNED_DATA,
+    MESSAGE_DIGEST, MESSAGE_TYPE, Message, RSA_ENCRYPTION, Request, SENDER_NONCE, TRANSACTION_ID,
+    name, recipient,
 };
 use crate::keys::{DEVICE, Digest, Key, P256, P384, STRANGER};
 use crate::refused_requests::rsa_spki;
-use crate::run::{Outcome, message_tables, run, run_with_key};
+use crate::run::{Outcome, message_tables, run, run_with_key, run_with_tables, usual_key};
 
 pub(crate) fn refusal_of(message: &Message<'_>) -> Refusal {
     match run(&message.encode()) {
@@ -60,6 +61,7 @@ fn messages_that_nobody_could_be_answered_for() {
             attribute(TRANSACTION_ID, [printable("1"), printable("1")]),
         ),
         Message::usual().replace(SENDER_NONCE, attribute(SENDER_NONCE, [octet_string([])])),
+        Message::usual().replace(SENDER_NONCE, attribute(SENDER_NONCE, [printable("nonce")])),
         Message::usual().replace(
             SENDER_NONCE,
             attribute(SENDER_NONCE, [octet_string([1; 65])]),
@@ -91,9 +93,11 @@ fn messages_without_one_known_signer() {
     nobody.certificates.clear();
     assert!(is_malformed(&nobody));
 
-    let mut somebody_else = Message::usual();
-    somebody_else.sid = sequence([name(&[("2.5.4.3", "myself")]), integer(2)]);
-    assert!(is_malformed(&somebody_else));
+    for (issuer, serial) in [("myself", 2), ("another", 1)] {
+        let mut somebody_else = Message::usual();
+        somebody_else.sid = sequence([name(&[("2.5.4.3", issuer)]), integer(serial)]);
+        assert!(is_malformed(&somebody_else));
+    }
 
     // Two keys under one name: whose counts?
     let mut ambiguous = Message::usual();
@@ -105,6 +109,46 @@ fn messages_without_one_known_signer() {
     let mut indefinite = Message::usual();
     indefinite.certificates = vec![Certificate::new(&DEVICE).encode(Encoding::Indefinite)];
     assert!(is_malformed(&indefinite));
+}
+
+#[test]
+fn versions_that_nobody_assigned() {
+    let with = |change: &dyn Fn(&mut Vec<Tree>)| {
+        let mut message = Tree::parse(&Message::usual().encode());
+        change(message.children()[1].children()[0].children());
+        run(&message.der())
+    };
+    for version in [0, 2, 4, 5] {
+        let signed_data = with(&|fields| fields[0] = integer(version));
+        assert_eq!(signed_data, Outcome::Malformed, "{version}");
+        let signer_info = with(&|fields| fields[4].children()[0].children()[0] = integer(version));
+        assert_eq!(signer_info, Outcome::Malformed, "{version}");
+    }
+    let long = with(&|fields| fields[0] = Tree::Primitive(2, vec![0, 1]));
+    assert_eq!(long, Outcome::Malformed);
+    with(&|fields| fields[0] = integer(3)).opened();
+    with(&|fields| fields[4].children()[0].children()[0] = integer(3)).opened();
+
+    let mut envelope = Envelope::new(Request::new(&DEVICE).encode()).tree();
+    envelope.children()[1].children()[0].children()[0] = integer(1);
+    assert!(is_malformed(&Message::new(&DEVICE, envelope.der())));
+}
+
+/// The parser would not let these through. The tables are true for other octets of the same shape.
+#[test]
+fn contents_of_another_type() {
+    let message = Message::usual().encode();
+    let tables = message_tables(&message).unwrap();
+    for kind in [ID_SIGNED_DATA, ID_ENVELOPED_DATA] {
+        let kind = oid(kind).der();
+        let place = message.windows(kind.len()).position(|w| w == kind).unwrap();
+        let mut changed = message.clone();
+        changed[place + kind.len() - 1] ^= 0x10;
+        assert_eq!(
+            run_with_tables(&changed, &tables, &usual_key()),
+            Outcome::Malformed
+        );
+    }
 }
 
 #[test]
@@ -131,8 +175,13 @@ fn algorithms_that_are_not_allowed() {
         message.signature_algorithm = sequence([oid(signature), null()]);
         assert_eq!(refusal_of(&message), Refusal::Algorithm, "{signature}");
     }
+    for signature in [Digest::Sha256.with_rsa(), RSA_ENCRYPTION] {
+        let mut parameters = Message::usual();
+        parameters.signature_algorithm = sequence([oid(signature), integer(1)]);
+        assert_eq!(refusal_of(&parameters), Refusal::Algorithm, "{signature}");
+    }
     let mut parameters = Message::usual();
-    parameters.signature_algorithm = sequence([oid(Digest::Sha256.with_rsa()), integer(1)]);
+    parameters.digest_algorithm = sequence([oid(Digest::Sha256.oid()), integer(1)]);
     assert_eq!(refusal_of(&parameters), Refusal::Algorithm);
 }
 
@@ -237,13 +286,15 @@ fn signers_with_a_certificate_of_somebody() {
 
 #[test]
 fn signed_attributes_that_do_not_say_enough() {
-    let oid_of_data = || oid("1.2.840.113549.1.7.1");
+    let oid_of_data = || oid(ID_DATA);
+    let untyped = octet_string(&oid_of_data().der()[2..]);
     let cases = [
         Message::usual().without(CONTENT_TYPE),
         Message::usual().without(MESSAGE_DIGEST),
         Message::usual().without(MESSAGE_TYPE),
         Message::usual().replace(CONTENT_TYPE, attribute(CONTENT_TYPE, [oid(ID_SIGNED_DATA)])),
         Message::usual().replace(CONTENT_TYPE, attribute(CONTENT_TYPE, [printable("data")])),
+        Message::usual().replace(CONTENT_TYPE, attribute(CONTENT_TYPE, [untyped])),
         Message::usual().replace(
             CONTENT_TYPE,
             attribute(CONTENT_TYPE, [oid_of_data(), oid_of_data()]),

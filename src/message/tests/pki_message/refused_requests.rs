@@ -1,5 +1,6 @@
 //! Requests that must not pass, inside messages that are right, each with its own reason.
 
+use chancery_message::Unproved;
 use chancery_protocol::refusal::Refusal;
 
 use crate::asn1::{
@@ -12,7 +13,7 @@ use crate::builder::{
 };
 use crate::keys::{DEVICE, Digest, Key, P256, P384, STRANGER};
 use crate::refused_messages::refusal_of;
-use crate::run::run;
+use crate::run::{Outcome, run, run_plaintext};
 
 /// The reason why the usual message around this request is refused.
 fn refusal_of_request(request: &Request<'_>) -> Refusal {
@@ -251,8 +252,35 @@ fn alternative_names_that_stand_twice() {
     ] {
         assert_eq!(refusal_of_attributes(attributes), Refusal::Names);
     }
-    let other = attribute(CERT_EXTENSIONS, [printable("no extensions")]);
-    assert_eq!(refusal_of_attributes(vec![other]), Refusal::Names);
+}
+
+/// Of what the parser would not let through, the holder thinks the same.
+#[test]
+fn requests_that_a_child_let_through() {
+    let usual = Request::new(&DEVICE);
+    let mut behind = Request::new(&DEVICE);
+    behind.behind = vec![challenge(utf8(CHALLENGE))];
+    let mut outside = Tree::parse(&usual.encode());
+    outside.children().push(challenge(utf8(CHALLENGE)));
+    for plaintext in [behind.encode(), outside.der()] {
+        assert_eq!(
+            run_plaintext(&plaintext),
+            Outcome::Refused(Refusal::Plaintext)
+        );
+    }
+    for kind in [EXTENSION_REQUEST, CERT_EXTENSIONS] {
+        for value in [printable("text"), sequence([printable("text")])] {
+            let mut request = Request::new(&DEVICE);
+            request.attributes = Some(vec![attribute(kind, [value])]);
+            let outcome = run_plaintext(&request.encode());
+            assert_eq!(outcome, Outcome::Refused(Refusal::Names));
+        }
+    }
+    // The value of a subjectAltName that the child left closed.
+    assert_eq!(
+        run_plaintext(&usual.encode()),
+        Outcome::Unproved(Unproved::Unopened)
+    );
 }
 
 #[test]

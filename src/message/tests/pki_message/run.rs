@@ -1,11 +1,14 @@
 //! The whole path of a message through the parser and this crate.
 
-use chancery_message::{OpenError, ReadError, SignedMessage, Unproved};
+use chancery_message::{OpenError, Plaintext, ReadError, SignedMessage, Unproved, VerifiedMessage};
 use chancery_parser::take_apart;
 use chancery_protocol::ipc::parse::{Reply, Request};
+use chancery_protocol::node::{MAX_RECORDS, encode_table};
 use chancery_protocol::refusal::Refusal;
 use chancery_protocol::wire::Secret;
 use der::asn1::OctetString;
+
+use crate::builder::Message;
 
 /// What came of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +82,11 @@ pub(crate) fn run_with_tables(message: &[u8], tables: &[Vec<u8>], key: &Secret) 
     };
     let plaintext = message.decrypt(key);
     let table = request_table(plaintext.as_bytes());
-    match message.open(&plaintext, table.as_deref()) {
+    finish(message, &plaintext, table.as_deref())
+}
+
+fn finish(message: VerifiedMessage<'_>, plaintext: &Plaintext, table: Option<&[u8]>) -> Outcome {
+    match message.open(plaintext, table) {
         Ok(opened) => Outcome::Opened(Box::new(Opened {
             transaction_id: opened.transaction_id.as_str().into(),
             sender_nonce: opened.sender_nonce.as_bytes().into(),
@@ -100,6 +107,20 @@ pub(crate) fn run_with_tables(message: &[u8], tables: &[Vec<u8>], key: &Secret) 
         }
         Err(OpenError::Unproved { cause, .. }) => Outcome::Unproved(cause),
     }
+}
+
+/// Runs the usual message around a plaintext whose table knows no grammar: every element, and the
+/// key of the device opened.
+pub(crate) fn run_plaintext(plaintext: &[u8]) -> Outcome {
+    let key = [0x03, 0x82, 0x01, 0x0f, 0x00];
+    let offset = plaintext.windows(key.len()).position(|w| w == key).unwrap();
+    let records = chancery_parser::expand(plaintext, &[offset], MAX_RECORDS).unwrap();
+    let octets = Message::around(plaintext.into()).encode();
+    let tables = message_tables(&octets).unwrap();
+    let message = SignedMessage::read(&octets, &tables[0], Some(&tables[1])).unwrap();
+    let message = message.verify().ok().unwrap();
+    let decrypted = message.decrypt(&usual_key());
+    finish(message, &decrypted, Some(&encode_table(&records)))
 }
 
 impl Outcome {
