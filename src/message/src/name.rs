@@ -23,9 +23,6 @@ pub(crate) fn subject(name: Element<'_, '_>) -> Result<DistinguishedName, Refusa
             return Err(Refusal::Names);
         }
         for pair in set.children() {
-            if attributes.len() >= MAX_NAMES {
-                return Err(Refusal::Names);
-            }
             attributes.push(attribute(pair).ok_or(Refusal::Names)?);
         }
     }

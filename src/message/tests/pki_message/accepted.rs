@@ -182,9 +182,11 @@ fn recipients_by_key_identifier_and_by_oaep_are_found() {
             vec![sequence([oid("1.2.840.113549.1.1.9"), octet_string([])])],
         ),
     ]);
-    let sha256 = oaep(vec![context(
-        0,
-        vec![sequence([oid("2.16.840.1.101.3.4.2.1"), null()])],
+    let sha256 = || sequence([oid("2.16.840.1.101.3.4.2.1"), null()]);
+    let hash = oaep(vec![context(0, vec![sha256()])]);
+    let mask = oaep(vec![context(
+        1,
+        vec![sequence([oid("1.2.840.113549.1.1.8"), sha256()])],
     )]);
     let labelled = oaep(vec![context(
         2,
@@ -198,7 +200,9 @@ fn recipients_by_key_identifier_and_by_oaep_are_found() {
             password,
             by_identifier,
             recipient(explicit),
-            recipient(sha256),
+            recipient(hash),
+            recipient(mask),
+            recipient(sequence([oid(RSA_ENCRYPTION), integer(1)])),
             recipient(labelled),
             recipient(sequence([oid("1.2.3")])),
         ],
@@ -218,9 +222,30 @@ fn recipients_by_key_identifier_and_by_oaep_are_found() {
             KeyTransport::OaepSha1,
             KeyTransport::Unsupported,
             KeyTransport::Unsupported,
+            KeyTransport::Unsupported,
+            KeyTransport::Unsupported,
             KeyTransport::Unsupported
         ]
     );
+}
+
+#[test]
+fn the_name_of_a_recipient_is_given_as_received() {
+    let envelope = Envelope {
+        encoding: Encoding::Indefinite,
+        ..Envelope::new(Request::new(&DEVICE).encode())
+    };
+    let message = Message::new(&DEVICE, envelope.encode()).encode();
+    let tables = message_tables(&message).unwrap();
+    let read = SignedMessage::read(&message, &tables[0], Some(&tables[1])).unwrap();
+    let verified = read.verify().ok().unwrap();
+    let received = crate::builder::authority().encode(Encoding::Indefinite);
+    let Some(RecipientId::IssuerAndSerialNumber { issuer, .. }) =
+        verified.recipients().next().map(|recipient| recipient.id)
+    else {
+        panic!("no issuer");
+    };
+    assert_eq!(issuer, received);
 }
 
 #[test]

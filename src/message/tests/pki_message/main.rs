@@ -18,3 +18,4 @@ mod mutated;
 mod refused_messages;
 mod refused_requests;
 mod run;
+mod shape;

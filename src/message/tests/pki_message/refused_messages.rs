@@ -6,6 +6,7 @@ use chancery_protocol::wire::Secret;
 
 use crate::asn1::{
     Encoding, Tree, attribute, bit_string, integer, null, octet_string, oid, printable, sequence,
+    utf8,
 };
 use crate::builder::{
     CONTENT_TYPE, Certificate, Envelope, ID_DATA, ID_ENVELOPED_DATA, ID_SIGNED_DATA,
@@ -194,6 +195,7 @@ fn content_encryption_that_is_not_allowed() {
         sequence([oid("2.16.840.1.101.3.4.1.6"), vector()]),
         sequence([oid("2.16.840.1.101.3.4.1.2"), octet_string([1; 15])]),
         sequence([oid("2.16.840.1.101.3.4.1.2"), null()]),
+        sequence([oid("2.16.840.1.101.3.4.1.2"), utf8("sixteen octets..")]),
         sequence([oid("2.16.840.1.101.3.4.1.2")]),
     ];
     for algorithm in algorithms {

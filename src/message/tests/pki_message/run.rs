@@ -109,18 +109,28 @@ fn finish(message: VerifiedMessage<'_>, plaintext: &Plaintext, table: Option<&[u
     }
 }
 
-/// Runs the usual message around a plaintext whose table knows no grammar: every element, and the
-/// key of the device opened.
-pub(crate) fn run_plaintext(plaintext: &[u8]) -> Outcome {
+/// The table of a child that knows no grammar: every element, and the key of the device opened.
+pub(crate) fn grammarless_table(buffer: &[u8]) -> Vec<u8> {
     let key = [0x03, 0x82, 0x01, 0x0f, 0x00];
-    let offset = plaintext.windows(key.len()).position(|w| w == key).unwrap();
-    let records = chancery_parser::expand(plaintext, &[offset], MAX_RECORDS).unwrap();
+    let offset = buffer.windows(key.len()).position(|w| w == key);
+    let open: Vec<usize> = offset.into_iter().collect();
+    encode_table(&chancery_parser::expand(buffer, &open, MAX_RECORDS).unwrap())
+}
+
+/// Runs a message whose tables, and that of its request, know no grammar.
+pub(crate) fn run_grammarless(message: &[u8], content: &[u8]) -> Outcome {
+    let tables = [grammarless_table(message), grammarless_table(content)];
+    run_with_tables(message, &tables, &usual_key())
+}
+
+/// Runs the usual message around a plaintext whose table knows no grammar.
+pub(crate) fn run_plaintext(plaintext: &[u8]) -> Outcome {
     let octets = Message::around(plaintext.into()).encode();
     let tables = message_tables(&octets).unwrap();
     let message = SignedMessage::read(&octets, &tables[0], Some(&tables[1])).unwrap();
     let message = message.verify().ok().unwrap();
     let decrypted = message.decrypt(&usual_key());
-    finish(message, &decrypted, Some(&encode_table(&records)))
+    finish(message, &decrypted, Some(&grammarless_table(plaintext)))
 }
 
 impl Outcome {
