@@ -14,6 +14,6 @@ pub(crate) fn time(seconds: u64) -> String {
 mod tests {
     #[test]
     fn times_are_rfc_3339() {
-        assert_eq!(super::time(1_793_372_400), "2026-10-30T13:00:00Z");
+        assert_eq!(super::time(1_793_372_400), "2026-10-30T15:00:00Z");
     }
 }
