@@ -38,8 +38,11 @@ impl<'b, 'n> Certificate<'b, 'n> {
         if !element.is_definite() {
             return Err(Missing("a certificate in DER"));
         }
-        let mut outer = element.fields();
+        let mut outer = element.is(tag::SEQUENCE, "a certificate")?.fields();
         let mut fields = outer.take(tag::SEQUENCE, "a tbsCertificate")?.fields();
+        outer.take(tag::SEQUENCE, "a signatureAlgorithm")?;
+        outer.take(tag::BIT_STRING, "a signatureValue")?;
+        outer.end("the end of a certificate")?;
         fields.maybe(tag::context(0));
         let serial = fields.take(tag::INTEGER, "a serialNumber")?;
         fields.take(tag::SEQUENCE, "a signature algorithm")?;

@@ -111,7 +111,8 @@ fn padding_length(buffer: &[u8]) -> usize {
     };
     let [.., last] = *block;
     let length = u16::from(last);
-    let mut wrong = is_zero(length) | is_less(BLOCK_U16, length);
+    // A length of 0 needs no mask.
+    let mut wrong = is_less(BLOCK_U16, length);
     for (distance, octet) in (1u16..).zip(block.iter().rev()) {
         // Octets as far from the end as the padding reaches have to equal its last one.
         let within = !is_less(length, distance);
@@ -253,5 +254,15 @@ mod tests {
             assert!(!plaintext.as_bytes().starts_with(b"sixteen"), "{length}");
             assert!(!plaintext.as_bytes().is_empty(), "{length}");
         }
+    }
+
+    #[test]
+    fn nobody_can_encrypt_for_the_key_in_the_place_of_another() {
+        let (content_key, vector) = ([1; 5], [9; 16]);
+        let guess = digest::digest(&digest::SHA256, &content_key);
+        let ciphertext = encrypt(&guess.as_ref()[..16], &vector, b"sixteen octets..");
+        let content_key = Secret::new(content_key.to_vec());
+        let plaintext = decrypt(ContentCipher::Aes128Cbc, &vector, &ciphertext, &content_key);
+        assert_ne!(plaintext.as_bytes(), b"sixteen octets..");
     }
 }

@@ -70,8 +70,13 @@ impl<'m> Envelope<'m> {
         fields.maybe(tag::context(0));
         let recipients = fields.take(tag::SET, "recipientInfos")?;
         for info in recipients.children() {
-            if info.tag() == tag::SEQUENCE {
-                key_trans_recipient_info(info)?;
+            // RFC 5652 §6.2: the other choices are tagged [1] to [4].
+            match info.tag() {
+                tag::SEQUENCE => {
+                    key_trans_recipient_info(info)?;
+                }
+                0xa1..=0xa4 => {}
+                _ => return Err(Missing("a RecipientInfo")),
             }
         }
         let mut encrypted = fields

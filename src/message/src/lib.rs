@@ -12,7 +12,7 @@
 //! [`SignedMessage`] → [`VerifiedMessage`] → [`OpenedMessage`].
 //!
 //! Pure: no I/O, no clock, no random numbers. Nothing recurses, nothing panics, and no allocation
-//! is larger than what came in.
+//! grows beyond a small multiple of what came in.
 #![forbid(unsafe_code)]
 
 mod algorithm;

@@ -399,11 +399,11 @@ fn find_signer<'b, 'n>(
     id: &RecipientId<'_>,
 ) -> Result<Certificate<'b, 'n>, Missing> {
     let mut signer: Option<Certificate<'b, 'n>> = None;
-    // Another choice than a SEQUENCE is no X.509 certificate (RFC 5652 §10.2.2).
-    for element in certificates
-        .children()
-        .filter(|element| element.tag() == tag::SEQUENCE)
-    {
+    for element in certificates.children() {
+        // RFC 5652 §10.2.2: a SEQUENCE is an X.509 certificate, [0] to [3] are something else.
+        if (0xa0..=0xa3).contains(&element.tag()) {
+            continue;
+        }
         let certificate = Certificate::read(element)?;
         let named = match id {
             RecipientId::IssuerAndSerialNumber { issuer, serial } => {

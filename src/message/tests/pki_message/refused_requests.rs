@@ -234,6 +234,15 @@ fn alternative_names_that_are_not_carried() {
 }
 
 #[test]
+fn alternative_names_that_are_no_sequence() {
+    for value in [set([dns("a.example")]), dns("a.example")] {
+        let extension = extension(SUBJECT_ALT_NAME, value);
+        let request = attribute(EXTENSION_REQUEST, [sequence([extension])]);
+        assert_eq!(refusal_of_attributes(vec![request]), Refusal::Names);
+    }
+}
+
+#[test]
 fn alternative_names_that_stand_twice() {
     let names = || Tree::Constructed(0x30, vec![dns("a.example")]);
     let one = || extension(SUBJECT_ALT_NAME, names());
@@ -269,7 +278,12 @@ fn requests_that_a_child_let_through() {
         );
     }
     for kind in [EXTENSION_REQUEST, CERT_EXTENSIONS] {
-        for value in [printable("text"), sequence([printable("text")])] {
+        let long = sequence([oid("2.5.29.15"), octet_string([]), null()]);
+        for value in [
+            printable("text"),
+            sequence([printable("text")]),
+            sequence([long]),
+        ] {
             let mut request = Request::new(&DEVICE);
             request.attributes = Some(vec![attribute(kind, [value])]);
             let outcome = run_plaintext(&request.encode());
