@@ -163,6 +163,37 @@ fn a_rewritten_log_stops_the_ca() {
     );
 }
 
+#[test]
+fn a_lost_head_is_no_licence_to_sign_a_log() {
+    let mut appliance = Appliance::start();
+    appliance.stop();
+    fs::remove_file(appliance.dir().join("state/ca/log-head")).unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_chancery-ca"))
+        .output()
+        .unwrap();
+    assert_eq!(
+        output.status.code(),
+        Some(2),
+        "without arguments it says how it is used"
+    );
+    let config = appliance.dir().join("chancery.toml");
+    let log = appliance.folder.path().join("log");
+    let mut run = std::process::Command::new(common::CHANCERY)
+        .args(["run", "--config"])
+        .arg(&config)
+        .stderr(fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    eventually("the CA refuses", || {
+        fs::read_to_string(&log)
+            .unwrap()
+            .contains("restore it from a backup of this node")
+    });
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(run.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    run.wait().unwrap();
+}
+
 fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {

@@ -154,6 +154,43 @@ fn a_challenge_of_several_uses_gives_each_name_to_its_first_key() {
 }
 
 #[test]
+fn a_name_that_is_taken_is_not_had_by_asking_differently() {
+    let appliance = Appliance::start();
+    let server = appliance.server();
+    let challenge = appliance.challenge(&["--uses", "9"]);
+    Device::new("CN=gw1", &["dns:gw1.example"])
+        .enrol(&server, &challenge)
+        .certificate();
+    for (subject, sans) in [
+        ("CN=gw1", vec![]),
+        ("CN=GW1", vec!["dns:other.example"]),
+        ("CN=gw2", vec!["dns:gw1.example", "dns:x.example"]),
+        ("CN=gw1.example", vec![]),
+    ] {
+        let reply = Device::new(subject, &sans).enrol(&server, &challenge);
+        assert_eq!(reply, REFUSED, "{subject} {sans:?}");
+    }
+    assert_eq!(appliance.refusals(), ["challenge-held"; 4]);
+}
+
+#[test]
+fn the_record_of_a_refusal_says_what_was_asked() {
+    let appliance = Appliance::start();
+    let challenge = appliance.challenge(&["--subject", "CN=a"]);
+    Device::new("CN=b", &["dns:b.example"]).enrol(&appliance.server(), &challenge);
+    let records = appliance.records();
+    let refused = records
+        .iter()
+        .find(|r| r.event.kind == chancery_protocol::audit::Kind::RequestRefused)
+        .unwrap();
+    assert_eq!(refused.event.value("subject"), Some("CN=b"));
+    assert_eq!(refused.event.value("sans"), Some("dns:b.example"));
+    assert_eq!(refused.event.value("peer"), Some("127.0.0.1"));
+    assert!(refused.event.value("key_sha256").is_some());
+    assert!(refused.event.value("transaction").is_some());
+}
+
+#[test]
 fn of_two_keys_racing_for_one_challenge_one_wins() {
     let appliance = Appliance::start();
     let server = appliance.server();

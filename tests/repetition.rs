@@ -15,7 +15,7 @@ use std::thread;
 
 use chancery_client::{Envelope, MessageBuilder};
 use chancery_protocol::audit::Kind;
-use common::{Appliance, Device, block_on};
+use common::{Appliance, Device, Reply, block_on};
 
 #[test]
 fn the_same_enrolment_again_gets_the_same_certificate() {
@@ -56,6 +56,54 @@ fn the_same_enrolment_again_gets_the_same_certificate() {
         .filter(|r| r.event.kind == Kind::IssueRepeated)
         .count();
     assert!(repeated >= 4, "{repeated}");
+}
+
+/// A crash between intent and signature leaves a reservation: the retry gets exactly what was
+/// reserved, and what is signed then is recorded before.
+#[test]
+fn an_interrupted_enrolment_is_completed_under_the_same_tbs() {
+    let mut appliance = Appliance::start();
+    let challenge = appliance.challenge(&["--subject", "CN=a"]);
+    let device = Device::new("CN=a", &[]);
+    let first = device.enrol(&appliance.server(), &challenge).certificate();
+    appliance.stop();
+    let database = rusqlite::Connection::open(appliance.dir().join("ledger/ledger.db")).unwrap();
+    let changed = database
+        .execute(
+            "UPDATE certificates SET state = 0, issued_at = NULL, sha256 = NULL, certificate = NULL
+             WHERE subject = 'CN=a'",
+            [],
+        )
+        .unwrap();
+    assert_eq!(changed, 1);
+    drop(database);
+    appliance.restart();
+
+    assert!(
+        Device::new("CN=a", &[]).enrol(&appliance.server(), &challenge)
+            != Reply::Issued(first.clone())
+    );
+    let second = device.enrol(&appliance.server(), &challenge).certificate();
+    let tbs = |certificate: &[u8]| {
+        use x509_cert::der::{Decode, Encode};
+        let decoded = x509_cert::Certificate::from_der(certificate).unwrap();
+        decoded.tbs_certificate().to_der().unwrap()
+    };
+    assert_eq!(tbs(&second), tbs(&first));
+    let records = appliance.records();
+    let resumed = records
+        .iter()
+        .position(|r| r.event.kind == Kind::IssueResumed)
+        .unwrap();
+    let done = records
+        .iter()
+        .rposition(|r| r.event.kind == Kind::IssueDone)
+        .unwrap();
+    assert!(resumed < done);
+    assert_eq!(
+        device.enrol(&appliance.server(), &challenge).certificate(),
+        second
+    );
 }
 
 #[test]

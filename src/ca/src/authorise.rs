@@ -40,6 +40,8 @@ pub(crate) struct Authorised {
     pub(crate) spend: Option<Spend>,
     /// Why nothing new may be issued: only a repetition may be answered.
     pub(crate) only_repetition: Option<Refusal>,
+    /// Whether nothing may be signed at all: only what was signed may be given out.
+    pub(crate) revoked: bool,
 }
 
 /// What stands beside a message.
@@ -120,7 +122,7 @@ impl ByChallenge<'_> {
             subject: names.subject.clone(),
             sans: names.sans.clone(),
         };
-        let names_digest = Octets(sha256(&[&wire::encode(&names)?]));
+        let held = names::identities(&names);
         let day = u64::from(at.profile.validity_days).saturating_mul(86_400);
         Ok(Authorised {
             request: at.request,
@@ -138,9 +140,13 @@ impl ByChallenge<'_> {
             spend: Some(Spend {
                 challenge: id,
                 uses: claims.uses,
-                names: names_digest,
+                names: held
+                    .iter()
+                    .map(|name| Octets(sha256(&[name.as_bytes()])))
+                    .collect(),
             }),
             only_repetition,
+            revoked: found.revoked,
         })
     }
 }
@@ -173,6 +179,7 @@ pub(crate) fn for_ra(
     key: RaKey,
     ca: &str,
     ca_certificate: &[u8],
+    predecessor: Option<Digest>,
     request: Id,
     now: u64,
 ) -> Result<Authorised, Failure> {
@@ -185,6 +192,7 @@ pub(crate) fn for_ra(
         purpose: key.purpose().into(),
         public_key: Octets(sha256(&[&pinned.public_key])),
         issuer: Octets(sha256(&[ca_certificate])),
+        predecessor,
     };
     let subject = DistinguishedName::parse(&format!("CN=Chancery {label} ({ca})"))
         .map_err(|error| Failure::Internal(error.to_string()))?;
@@ -206,5 +214,6 @@ pub(crate) fn for_ra(
         peer: String::new(),
         spend: None,
         only_repetition: None,
+        revoked: false,
     })
 }

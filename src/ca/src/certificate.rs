@@ -178,6 +178,13 @@ pub fn split(certificate: &[u8]) -> Result<(&[u8], &[u8]), BuildError> {
     Ok((tbs, parts.signature.raw_bytes()))
 }
 
+/// Serial number and issuer (DER) of a TBSCertificate; `None` if it is none.
+pub(crate) fn identity_of(tbs: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let tbs = x509_cert::certificate::TbsCertificate::from_der(tbs).ok()?;
+    let issuer = tbs.issuer().to_der().ok()?;
+    Some((tbs.serial_number().as_bytes().to_vec(), issuer))
+}
+
 /// A certificate of ours, decoded.
 ///
 /// # Errors

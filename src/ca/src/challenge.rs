@@ -14,6 +14,12 @@ use crate::digest::sha256;
 /// Most uses of one challenge.
 pub(crate) const MAX_USES: u32 = 1_000_000;
 
+/// Octets of a device id.
+const MAX_DEVICE_ID: usize = 256;
+
+/// Octets of all names of a challenge together.
+const MAX_NAMES_SIZE: usize = 8192;
+
 /// Seals rows, and recognises them again.
 #[derive(Clone)]
 pub(crate) struct Sealer {
@@ -38,6 +44,11 @@ pub(crate) enum SealError {
 impl Sealer {
     pub(crate) fn new(key: Key<Authenticate>, key_id: Vec<u8>) -> Self {
         Self { key, key_id }
+    }
+
+    /// The key, for its self-test.
+    pub(crate) fn key(&self) -> &Key<Authenticate> {
+        &self.key
     }
 
     /// Seals `body` under `id`.
@@ -132,6 +143,29 @@ pub(crate) fn claims_for(
             .is_none_or(|sans| sans.len() <= chancery_protocol::name::MAX_NAMES);
     if !names_fit {
         return Err("a name is malformed".into());
+    }
+    let device_fits = request.device_id.as_ref().is_none_or(|id| {
+        (1..=MAX_DEVICE_ID).contains(&id.len()) && !id.chars().any(char::is_control)
+    });
+    if !device_fits {
+        return Err(format!(
+            "a device id has 1 to {MAX_DEVICE_ID} octets and no control characters"
+        ));
+    }
+    let size = request
+        .subject
+        .as_ref()
+        .map_or(0, |subject| subject.to_string().len())
+        + request
+            .sans
+            .iter()
+            .flatten()
+            .map(|san| san.to_string().len())
+            .sum::<usize>();
+    if size > MAX_NAMES_SIZE {
+        return Err(format!(
+            "the names have more than {MAX_NAMES_SIZE} octets together"
+        ));
     }
     let subject = match &request.subject {
         None if profile.open_subject.is_empty() => Some(Default::default()),
@@ -238,6 +272,20 @@ mod tests {
                 )
                 .is_err(),
                 "{ttl} {uses}"
+            );
+        }
+        for device in ["", "a\tb", &"x".repeat(257)] {
+            let device_id = Some(device.to_owned());
+            assert!(
+                claims(
+                    &NewChallenge {
+                        device_id,
+                        ..asked()
+                    },
+                    true
+                )
+                .is_err(),
+                "{device:?}"
             );
         }
         let unchecked = Some(vec![GeneralName::Dns("not a name".into())]);

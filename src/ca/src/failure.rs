@@ -20,6 +20,14 @@ pub(crate) enum Failure {
         /// SHA-256 of the challenge's handle.
         challenge: Option<Digest>,
     },
+    /// What the RA handed over does not bear out what it asks for.
+    #[error("the RA's evidence does not hold: {cause}")]
+    Unborne {
+        /// What does not hold.
+        cause: String,
+        /// What the RA is told.
+        refusal: Refusal,
+    },
     /// The ledger returned a row that we never sealed: a defect of the database, or an attack.
     #[error("the {what} row {id} does not bear our seal")]
     BrokenSeal {
@@ -58,7 +66,7 @@ impl Failure {
     /// Whether the process should end, so that its supervisor starts it with a fresh token.
     pub(crate) fn is_fatal(&self) -> bool {
         match self {
-            Self::Token(error) => error.is_fatal(),
+            Self::Token(error) | Self::Witness(WitnessError::Token(error)) => error.is_fatal(),
             Self::BadSignature => true,
             _ => false,
         }

@@ -8,6 +8,7 @@ use chancery_config::Config;
 use chancery_protocol::ipc::enrol::RaChain;
 use chancery_protocol::ipc::public;
 use chancery_protocol::ipc::store::{Publish, Reply, Request};
+use chancery_protocol::wire::Octets;
 use chancery_token::Session;
 use cms::cert::CertificateChoices;
 use cms::content_info::{CmsVersion, ContentInfo};
@@ -16,17 +17,22 @@ use const_oid::db::rfc5911::{ID_DATA, ID_SIGNED_DATA};
 use der::asn1::{OctetString, SetOfVec};
 use der::{Any, Encode};
 
-use crate::authorise::{RaKey, for_ra};
+use crate::authorise::{RA_DAYS, RaKey, for_ra};
 use crate::authority::Authority;
 use crate::certificate;
 use crate::challenge::Sealer;
+use crate::digest::sha256;
 use crate::failure::Failure;
 use crate::issue::Issuer;
 use crate::ledger::{Ledger, LedgerError, new_id};
 use crate::witness::{Witness, write_durably};
 
-/// An RA certificate that ends sooner than this is issued anew at start, in seconds.
-const LEAST_LIFE: u64 = 30 * 86_400;
+/// An RA certificate that ends sooner than this, in seconds, is followed by a new one: a third of
+/// its life, so that clients that keep GetCACert for long meet it.
+const LEAST_LIFE: u64 = RA_DAYS * 86_400 / 3;
+
+/// More RA certificates than one authority has in its life.
+const MOST_GENERATIONS: usize = 64;
 
 /// The RA's certificates by issuing authority.
 pub(crate) type RaChains = BTreeMap<String, RaChain>;
@@ -41,16 +47,25 @@ pub(crate) struct Infrastructure<'a> {
 }
 
 impl Infrastructure<'_> {
-    /// Finds or issues the RA's certificates of every authority, and publishes each profile's
-    /// GetCACert.
-    pub(crate) fn prepare(&self, session: &mut Session, now: u64) -> Result<RaChains, Failure> {
+    /// Finds or issues the RA's certificates of every authority, and publishes the GetCACert of
+    /// each profile for which they are others than `before`.
+    pub(crate) fn prepare(
+        &self,
+        session: &mut Session,
+        before: &RaChains,
+        now: u64,
+    ) -> Result<RaChains, Failure> {
         let mut chains = RaChains::new();
         for authority in self.authorities {
             let chain = self.chain(session, authority, now)?;
             chains.insert(authority.certificate.id.clone(), chain);
         }
         for profile in &self.config.profiles {
-            if let Some(chain) = chains.get(&profile.ca) {
+            let known = before.get(&profile.ca);
+            if let Some(chain) = chains
+                .get(&profile.ca)
+                .filter(|chain| Some(*chain) != known)
+            {
                 self.publish(&profile.name, chain)?;
             }
         }
@@ -90,22 +105,46 @@ impl Infrastructure<'_> {
             return Ok(kept);
         }
         let ca = &authority.certificate;
-        let authorised = for_ra(self.config, key, &ca.id, &ca.der, new_id()?, now)?;
         let issuer = Issuer {
             authority,
             ledger: self.ledger,
             sealer: self.sealer,
             witness: self.witness,
         };
-        let issued = issuer.issue(session, authorised)?;
-        tracing::info!(
-            ca = ca.id,
-            purpose = key.purpose(),
-            serial = issued.serial,
-            "RA certificate issued"
-        );
-        write_durably(&folder, &name, &issued.der)?;
-        Ok(issued.der)
+        let mut predecessor = None;
+        // What was issued before comes back until it nears its end; then it has a successor.
+        for _ in 0..MOST_GENERATIONS {
+            let authorised = for_ra(
+                self.config,
+                key,
+                &ca.id,
+                &ca.der,
+                predecessor,
+                new_id()?,
+                now,
+            )?;
+            let issued = issuer.issue(session, authorised)?;
+            if ends_at(&issued.der).is_some_and(|end| end > now.saturating_add(LEAST_LIFE)) {
+                tracing::info!(
+                    ca = ca.id,
+                    purpose = key.purpose(),
+                    serial = issued.serial,
+                    repeated = issued.repeated,
+                    "RA certificate"
+                );
+                write_durably(&folder, &name, &issued.der)?;
+                return Ok(issued.der);
+            }
+            if !issued.repeated {
+                // The CA itself ends soon: there is nothing longer to be had.
+                write_durably(&folder, &name, &issued.der)?;
+                return Ok(issued.der);
+            }
+            predecessor = Some(Octets(sha256(&[&issued.der])));
+        }
+        Err(Failure::Internal(
+            "RA certificates follow each other without end".into(),
+        ))
     }
 
     fn publish(&self, profile: &str, chain: &RaChain) -> Result<(), Failure> {
@@ -129,10 +168,22 @@ fn kept(file: &Path, authority: &Authority, public_key: &[u8], now: u64) -> Opti
     let (tbs, _) = certificate::split(&der).ok()?;
     let decoded = certificate::decode(&der).ok()?;
     let tbs_fields = decoded.tbs_certificate();
-    let not_after = tbs_fields.validity().not_after.to_unix_duration().as_secs();
     let for_key = tbs_fields.subject_public_key_info().to_der().ok()? == public_key;
-    let lives = not_after > now.saturating_add(LEAST_LIFE);
+    let lives = ends_at(&der)? > now.saturating_add(LEAST_LIFE);
     (for_key && lives && authority.has_signed(&der, tbs)).then_some(der)
+}
+
+/// When a certificate ends, in Unix seconds.
+fn ends_at(der: &[u8]) -> Option<u64> {
+    let decoded = certificate::decode(der).ok()?;
+    Some(
+        decoded
+            .tbs_certificate()
+            .validity()
+            .not_after
+            .to_unix_duration()
+            .as_secs(),
+    )
 }
 
 /// GetCACert as `ra-and-chain`: both RA certificates and the path up to and with the root, in a

@@ -8,7 +8,7 @@ use chancery_protocol::audit::{Event, Kind as EventKind, Outcome, field};
 use chancery_protocol::hex;
 use chancery_protocol::ipc::store::{
     CertificateIndex, Commit, FindReservation, Reply, Request, Reservation, ReservationState,
-    Reserve,
+    Reserve, Spend,
 };
 use chancery_protocol::refusal::Refusal;
 use chancery_protocol::seal::SealKind;
@@ -60,6 +60,25 @@ struct Reserved {
     profile: String,
 }
 
+/// What is known of a repetition before its reservation is looked at.
+struct Repetition {
+    request: Id,
+    retry: Digest,
+    spend: Option<Spend>,
+    revoked: bool,
+}
+
+impl Repetition {
+    fn of(authorised: &Authorised) -> Self {
+        Self {
+            request: authorised.request,
+            retry: authorised.retry,
+            spend: authorised.spend.clone(),
+            revoked: authorised.revoked,
+        }
+    }
+}
+
 enum Reservable {
     New(Reserved),
     Existing(Box<Reservation>),
@@ -77,21 +96,20 @@ impl Issuer<'_> {
         authorised: Authorised,
     ) -> Result<Certificate, Failure> {
         self.witness.trusts()?;
+        let repetition = Repetition::of(&authorised);
         if let Some(reservation) = self.find(&authorised)? {
-            return self.complete(session, authorised.request, authorised.retry, reservation);
+            return self.complete(session, &repetition, reservation);
         }
         if let Some(refusal) = authorised.only_repetition {
-            return Err(refused(refusal, &authorised));
+            return Err(refused(refusal, authorised.spend.as_ref()));
         }
         let mut authorised = authorised;
         for _ in 0..SERIAL_ATTEMPTS {
-            let request = authorised.request;
-            let retry = authorised.retry;
             let prepared = self.prepare(session, authorised)?;
             match self.reserve(session, prepared)? {
                 Reservable::New(reserved) => return self.sign(session, reserved),
                 Reservable::Existing(reservation) => {
-                    return self.complete(session, request, retry, *reservation);
+                    return self.complete(session, &repetition, *reservation);
                 }
                 Reservable::SerialTaken(back) => authorised = *back,
             }
@@ -127,7 +145,7 @@ impl Issuer<'_> {
         })?;
         if let Err(finding) = lint::check(&tbs, &authorised, &self.authority.certificate) {
             tracing::error!(%finding, profile = authorised.profile, "a certificate would break the lint rules");
-            return Err(refused(Refusal::Policy, &authorised));
+            return Err(refused(Refusal::Policy, authorised.spend.as_ref()));
         }
         Ok(Prepared {
             authorised,
@@ -149,7 +167,7 @@ impl Issuer<'_> {
         let request = Request::Reserve(Reserve {
             write: new_id()?,
             row,
-            spend: authorised.spend,
+            spend: authorised.spend.clone(),
             index: index(&authorised, &serial, self.authority)?,
             event: event.clone(),
         });
@@ -166,8 +184,8 @@ impl Issuer<'_> {
             }
             Reply::Reservation(reservation) => Ok(Reservable::Existing(Box::new(reservation))),
             Reply::SerialTaken(_) => Ok(Reservable::SerialTaken(authorised.into())),
-            Reply::Spent(_) => Err(refused(Refusal::ChallengeSpent, &authorised)),
-            Reply::Held(_) => Err(refused(Refusal::ChallengeHeld, &authorised)),
+            Reply::Spent(_) => Err(refused(Refusal::ChallengeSpent, authorised.spend.as_ref())),
+            Reply::Held(_) => Err(refused(Refusal::ChallengeHeld, authorised.spend.as_ref())),
             _ => Err(LedgerError::Untimely("reserve").into()),
         }
     }
@@ -177,51 +195,72 @@ impl Issuer<'_> {
     fn complete(
         &self,
         session: &mut Session,
-        request: Id,
-        retry: Digest,
+        repetition: &Repetition,
         reservation: Reservation,
     ) -> Result<Certificate, Failure> {
-        let broken = || Failure::BrokenSeal {
-            what: "reservation",
-            id: retry,
-        };
+        let Repetition {
+            request,
+            retry,
+            spend,
+            revoked,
+        } = repetition;
         let ours = self
             .sealer
-            .is_ours(session, SealKind::Reservation, retry, &reservation.row)?;
-        if !ours || reservation.ca != self.authority.certificate.id {
-            return Err(broken());
-        }
+            .is_ours(session, SealKind::Reservation, *retry, &reservation.row)?;
         let tbs = reservation.row.body.as_bytes();
-        let serial = reservation.serial.as_bytes();
-        match (reservation.state, &reservation.certificate) {
-            (ReservationState::Issued, Some(certificate)) => {
-                let der = certificate.as_bytes();
-                if !self.authority.has_signed(der, tbs) {
-                    return Err(broken());
-                }
-                let event = Event::new(EventKind::IssueRepeated, Outcome::Success)
-                    .of_request(request)
-                    .with(field::CA, &reservation.ca)
-                    .with(field::SERIAL, hex::encode(serial))
-                    .with(field::CERTIFICATE_SHA256, Octets(sha256(&[der])));
-                self.ledger.record(event)?;
-                Ok(Certificate {
-                    der: der.to_vec(),
-                    serial: hex::encode(serial),
-                    repeated: true,
-                })
-            }
-            _ => self.sign(
-                session,
-                Reserved {
-                    request,
-                    serial: serial.to_vec(),
-                    tbs: tbs.to_vec(),
-                    subject: String::new(),
-                    profile: String::new(),
-                },
-            ),
+        let identity = certificate::identity_of(tbs).filter(|_| ours);
+        let Some((serial, _)) = identity
+            .as_ref()
+            .filter(|(serial, _)| *serial == reservation.serial.as_bytes())
+        else {
+            return Err(broken_reservation(*retry));
+        };
+        let same_issuer = identity
+            .as_ref()
+            .is_some_and(|(_, issuer)| *issuer == self.authority.certificate.subject);
+        if !same_issuer {
+            // The profile has another authority now: what the first one issued is not ours to give.
+            return Err(refused(Refusal::Policy, spend.as_ref()));
         }
+        let serial_hex = hex::encode(serial);
+        if let (ReservationState::Issued, Some(certificate)) =
+            (reservation.state, &reservation.certificate)
+        {
+            let der = certificate.as_bytes();
+            if !self.authority.has_signed(der, tbs) {
+                return Err(broken_reservation(*retry));
+            }
+            let event = Event::new(EventKind::IssueRepeated, Outcome::Success)
+                .of_request(*request)
+                .with(field::CA, &self.authority.certificate.id)
+                .with(field::SERIAL, &serial_hex)
+                .with(field::CERTIFICATE_SHA256, Octets(sha256(&[der])));
+            self.witness.record(self.ledger, &event)?;
+            return Ok(Certificate {
+                der: der.to_vec(),
+                serial: serial_hex,
+                repeated: true,
+            });
+        }
+        if *revoked {
+            return Err(refused(Refusal::ChallengeExpired, spend.as_ref()));
+        }
+        // The intent may have been recorded long ago, or by a ledger that only says so: what is
+        // signed now is in a record that this process has seen written.
+        let event = Event::new(EventKind::IssueResumed, Outcome::Success)
+            .of_request(*request)
+            .with(field::CA, &self.authority.certificate.id)
+            .with(field::SERIAL, &serial_hex)
+            .with(field::TBS_SHA256, Octets(sha256(&[tbs])));
+        self.witness.record(self.ledger, &event)?;
+        let reserved = Reserved {
+            request: *request,
+            serial: serial.clone(),
+            tbs: tbs.to_vec(),
+            subject: String::new(),
+            profile: String::new(),
+        };
+        self.sign(session, reserved)
     }
 
     fn sign(&self, session: &mut Session, reserved: Reserved) -> Result<Certificate, Failure> {
@@ -289,10 +328,17 @@ fn new_serial(session: &mut Session) -> Result<Vec<u8>, Failure> {
     Ok(serial)
 }
 
-fn refused(refusal: Refusal, authorised: &Authorised) -> Failure {
+fn refused(refusal: Refusal, spend: Option<&Spend>) -> Failure {
     Failure::Refused {
         refusal,
-        challenge: authorised.spend.map(|spend| spend.challenge),
+        challenge: spend.map(|spend| spend.challenge),
+    }
+}
+
+fn broken_reservation(retry: Digest) -> Failure {
+    Failure::BrokenSeal {
+        what: "reservation",
+        id: retry,
     }
 }
 
@@ -316,7 +362,7 @@ fn intent(authorised: &Authorised, serial: &[u8], tbs: &[u8]) -> Event {
         .with(field::SANS, sans.join(" "))
         .with(field::KEY_SHA256, Octets(sha256(&[&authorised.public_key])))
         .with(field::TBS_SHA256, Octets(sha256(&[tbs])));
-    if let Some(spend) = authorised.spend {
+    if let Some(spend) = &authorised.spend {
         event = event
             .with(field::CHALLENGE, spend.challenge)
             .with(field::DEVICE_ID, &authorised.device_id)

@@ -3,7 +3,7 @@
 
 use aws_lc_rs::rand;
 use chancery_host::ipc::Channel;
-use chancery_protocol::audit::{Event, Receipt};
+use chancery_protocol::audit::Event;
 use chancery_protocol::ipc::store::{self, Reply, Request};
 use chancery_protocol::wire::{Id, Octets};
 
@@ -40,14 +40,14 @@ impl Ledger {
         }
     }
 
-    /// Records an event.
-    pub(crate) fn record(&self, event: Event) -> Result<Receipt, LedgerError> {
+    /// Records an event; returns the record as written, for the witness.
+    pub(crate) fn append(&self, event: Event) -> Result<Vec<u8>, LedgerError> {
         let request = Request::Append(store::Append {
             write: new_id()?,
             event,
         });
         match self.ask(&request)? {
-            Reply::Done(receipt) => Ok(receipt),
+            Reply::Appended(recorded) => Ok(recorded.record.as_bytes().to_vec()),
             _ => Err(LedgerError::Untimely("append")),
         }
     }

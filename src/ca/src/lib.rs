@@ -19,6 +19,7 @@ mod key_quality;
 mod ledger;
 mod lint;
 mod names;
+mod notary;
 mod role;
 mod service;
 mod witness;

@@ -233,6 +233,7 @@ mod tests {
             peer: String::new(),
             spend: None,
             only_repetition: None,
+            revoked: false,
         }
     }
 

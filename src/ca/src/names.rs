@@ -16,6 +16,33 @@ pub(crate) fn allowed(claims: &Claims, profile: &Profile, requested: &Names) -> 
     (!names.is_empty()).then_some(names)
 }
 
+/// The names by which somebody is known to a network: what a challenge of several uses gives to one
+/// key only. Without their kinds and in lower case, since verifiers look at one or the other; what
+/// many share (organization, place) is left out.
+#[must_use]
+pub(crate) fn identities(names: &Names) -> Vec<String> {
+    let own = |short: &str| ["CN", "serialNumber", "UID", "emailAddress"].contains(&short);
+    let attributes = names.subject.attributes().iter().filter_map(|attribute| {
+        let kind = AttributeKind::by_oid(&attribute.oid())?;
+        own(kind.short).then(|| attribute.value().to_owned())
+    });
+    let sans = names.sans.iter().map(|san| {
+        let text = san.to_string();
+        text.split_once(':')
+            .map_or(text.clone(), |(_, value)| value.to_owned())
+    });
+    let mut identities: Vec<String> = attributes
+        .chain(sans)
+        .map(|name| name.to_lowercase())
+        .collect();
+    if identities.is_empty() {
+        identities.push(names.subject.to_string().to_lowercase());
+    }
+    identities.sort();
+    identities.dedup();
+    identities
+}
+
 fn subject(
     claimed: Option<&DistinguishedName>,
     profile: &Profile,
@@ -109,6 +136,20 @@ mod tests {
             )
             .is_some()
         );
+    }
+
+    #[test]
+    fn a_name_is_the_same_in_any_case_and_kind() {
+        let of = |subject, sans: &[&str]| identities(&request(subject, sans));
+        assert_eq!(
+            of("CN=GW1.example,O=Example", &["dns:gw1.example"]),
+            ["gw1.example"]
+        );
+        assert_eq!(
+            of("CN=gw1", &["ip:192.0.2.1", "uri:urn:x"]),
+            ["192.0.2.1", "gw1", "urn:x"]
+        );
+        assert_eq!(of("O=Example", &[]), ["o=example"]);
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! The process: what it opens, in which order, and what it refuses to start without.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread;
 use std::time::Duration;
 
 use chancery_config::{Config, ConfigError, Peers};
-use chancery_host::activation::{ActivationError, Listener, Listeners};
+use chancery_host::activation::{ActivationError, Listeners};
 use chancery_host::clock;
 use chancery_host::ipc::Channel;
 use chancery_host::ipc::server::{Admission, Gate, Limits, ServeError, Worker, serve};
@@ -26,6 +26,7 @@ use crate::challenge::Sealer;
 use crate::failure::Failure;
 use crate::infrastructure::{Infrastructure, RaChains};
 use crate::ledger::{Ledger, LedgerError};
+use crate::notary::Notary;
 use crate::service::{EnrolWorker, OperatorWorker, Shared, UnavailableWorker};
 use crate::witness::{Witness, WitnessError};
 
@@ -41,6 +42,9 @@ const OPERATOR_WORKERS: usize = 2;
 /// The CA cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The command line.
+    #[error("usage: chancery-ca --config FILE")]
+    Usage,
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -77,9 +81,12 @@ pub enum StartError {
     /// The ledger, or the RA's certificates.
     #[error("{0}")]
     Infrastructure(String),
-    /// The command line or the configuration lacks something.
+    /// The configuration or the state lacks something.
     #[error("{0}")]
     Missing(String),
+    /// A custodian has acted: the next start tries the PIN.
+    #[error("the mark of the refused PIN is gone; starting anew")]
+    PinCleared,
     /// Serving ended.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -103,7 +110,8 @@ impl From<LedgerError> for StartError {
     }
 }
 
-/// Runs `chancery-ca --config FILE`.
+/// Runs `chancery-ca --config FILE`. Exit codes: 0 stopped, 1 failed, 2 usage, 5 the token is not
+/// available.
 #[must_use]
 pub fn main() -> ExitCode {
     process::diagnostics("ca");
@@ -111,7 +119,11 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the CA cannot run");
-            ExitCode::FAILURE
+            ExitCode::from(match error {
+                StartError::Usage => 2,
+                StartError::Pin(_) | StartError::Open(_) | StartError::Token(_) => 5,
+                _ => 1,
+            })
         }
     }
 }
@@ -120,14 +132,28 @@ fn run() -> Result<(), StartError> {
     let stop = Stop::on_signals()?;
     let config = Config::load(&config_path()?)?;
     let mut listeners = Listeners::from_environment()?;
-    let enrol = listeners.seqpacket(socket::CA_ENROL)?;
-    let operator = listeners.seqpacket(socket::CA_OPERATOR)?;
+    // Users are looked up while their list can be read: the sandbox closes it.
+    let mut gate = |name: &str| -> Result<Gate, StartError> {
+        Ok(Gate {
+            listener: listeners.seqpacket(name)?,
+            admitted: admission(&config.peers(name))?,
+        })
+    };
+    let (enrol, operator) = (gate(socket::CA_ENROL)?, gate(socket::CA_OPERATOR)?);
     listeners.finish()?;
 
-    let opened = match open(config.clone()) {
-        Err(StartError::Open(refused @ OpenError::PinRefused { .. })) => {
-            let gates = [(enrol, socket::CA_ENROL), (operator, socket::CA_OPERATOR)];
-            return serve_nothing(&config, &refused, gates, &stop);
+    let opened = match open(config) {
+        Err(StartError::Open(OpenError::PinRefused {
+            token,
+            refusal,
+            marker,
+        })) => {
+            let cause = OpenError::PinRefused {
+                token,
+                refusal,
+                marker: marker.clone(),
+            };
+            return wait_for_custodian(&cause, &marker, vec![enrol, operator], &stop);
         }
         opened => opened?,
     };
@@ -145,7 +171,11 @@ fn run() -> Result<(), StartError> {
         mut session,
     } = opened;
     shared.witness.compare_head(&shared.ledger)?;
-    shared.ledger.record(started)?;
+    shared.witness.record(&shared.ledger, &started)?;
+    let ready = Event::new(Kind::TokenReady, Outcome::Success)
+        .with(field::ROLE, "ca")
+        .with(field::TOKEN, &shared.token_label);
+    shared.witness.record(&shared.ledger, &ready)?;
     let infrastructure = Infrastructure {
         config: &shared.config,
         authorities: &shared.authorities,
@@ -153,19 +183,24 @@ fn run() -> Result<(), StartError> {
         sealer: &shared.sealer,
         witness: &shared.witness,
     };
-    shared.ra_chains = infrastructure.prepare(&mut session, clock::now())?;
+    let chains = infrastructure.prepare(&mut session, &RaChains::new(), clock::now())?;
+    shared.ra_chains = RwLock::new(chains);
     let shared = Arc::new(shared);
 
-    let notary = thread::Builder::new().name("checkpoints".into()).spawn({
+    let notary = Notary {
+        key: checkpoint,
+        session,
+    };
+    let notary = thread::Builder::new().name("notary".into()).spawn({
         let (shared, stop) = (Arc::clone(&shared), stop.clone());
-        move || sign_checkpoints(&shared, &checkpoint, session, &stop)
+        move || notary.run(&shared, &stop)
     })?;
     process::ready();
     let served = serve_both(&shared, &token, enrol, operator, &stop);
     stop.request();
     process::stopping();
     if notary.join().is_err() {
-        tracing::error!("the thread that signs checkpoints ended abnormally");
+        tracing::error!("the notary's thread ended abnormally");
     }
     served
 }
@@ -237,7 +272,8 @@ fn open(config: Config) -> Result<Opened, StartError> {
             LEDGER_DEADLINE,
         )),
         witness: Witness::open(&state, &config.ledger.origin)?,
-        ra_chains: RaChains::new(),
+        ra_chains: RwLock::new(RaChains::new()),
+        unborne: Mutex::new((0, 0)),
         journal,
         token_label: settings.label,
         config,
@@ -285,16 +321,10 @@ fn connect_journal(config: &Config) -> Option<Journal> {
 fn serve_both(
     shared: &Arc<Shared>,
     token: &Token,
-    enrol: Listener,
-    operator: Listener,
+    enrol: Gate,
+    operator: Gate,
     stop: &Stop,
 ) -> Result<(), StartError> {
-    let admitted = |name| admission(&shared.config.peers(name));
-    let limits = || Limits {
-        connections: 256,
-        queue: 256,
-        idle: Duration::from_secs(300),
-    };
     let mut enrol_workers: Vec<Box<dyn Worker>> = Vec::new();
     for _ in 0..shared.config.audit.workers {
         let session = token.session()?;
@@ -311,14 +341,6 @@ fn serve_both(
             session,
         }));
     }
-    let enrol = Gate {
-        listener: enrol,
-        admitted: admitted(socket::CA_ENROL)?,
-    };
-    let operator = Gate {
-        listener: operator,
-        admitted: admitted(socket::CA_OPERATOR)?,
-    };
     thread::scope(|scope| {
         let operators = scope.spawn(|| {
             let served = serve(vec![operator], operator_workers, limits(), stop);
@@ -332,55 +354,47 @@ fn serve_both(
     Ok(())
 }
 
-/// Signs a checkpoint at start, while there is anything new, and at the end.
-fn sign_checkpoints(shared: &Shared, key: &Key<Checkpoint>, mut session: Session, stop: &Stop) {
-    let pause = Duration::from_secs(shared.config.audit.checkpoint_seconds);
-    let mut stopping = false;
-    loop {
-        match shared.witness.checkpoint(&shared.ledger, key, &mut session) {
-            Ok(size) => tracing::debug!(size, "checkpoint"),
-            Err(error) => tracing::error!(%error, "no checkpoint"),
-        }
-        if stopping {
-            return;
-        }
-        stopping = stop.wait(pause);
-        if stopping {
-            let event = Event::new(Kind::ServiceStopped, Outcome::Success).with(field::ROLE, "ca");
-            if let Err(error) = shared.ledger.record(event) {
-                tracing::warn!(%error, "the end of service could not be recorded");
+/// Answers every request with "unavailable" until a custodian has removed `marker`: the token
+/// refused the PIN, and to try again could lock it. Then the process ends, and its next start
+/// tries the PIN.
+fn wait_for_custodian(
+    cause: &OpenError,
+    marker: &Path,
+    gates: Vec<Gate>,
+    stop: &Stop,
+) -> Result<(), StartError> {
+    tracing::error!(error = %cause, "serving nothing until a custodian has acted");
+    sandbox::seal(Profile::Service)?;
+    let cleared = || matches!(marker.try_exists(), Ok(false));
+    let worker = UnavailableWorker {
+        cause: cause.to_string(),
+    };
+    process::ready();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.wait(Duration::from_secs(2)) {
+                if cleared() {
+                    stop.request();
+                }
             }
-        }
+        });
+        let served = serve(gates, vec![Box::new(worker)], limits(), stop);
+        stop.request();
+        served
+    })?;
+    if cleared() {
+        Err(StartError::PinCleared)
+    } else {
+        Ok(())
     }
 }
 
-/// Answers every request with "unavailable" until a custodian has acted: the token refused the
-/// PIN, and to try again could lock it.
-fn serve_nothing(
-    config: &Config,
-    refused: &OpenError,
-    gates: [(Listener, &str); 2],
-    stop: &Stop,
-) -> Result<(), StartError> {
-    tracing::error!(error = %refused, "serving nothing until a custodian has acted");
-    let mut open = Vec::new();
-    for (listener, name) in gates {
-        open.push(Gate {
-            listener,
-            admitted: admission(&config.peers(name))?,
-        });
-    }
-    let worker = UnavailableWorker {
-        cause: refused.to_string(),
-    };
-    sandbox::seal(Profile::Service)?;
-    process::ready();
-    let limits = Limits {
+fn limits() -> Limits {
+    Limits {
         connections: 256,
         queue: 256,
         idle: Duration::from_secs(300),
-    };
-    Ok(serve(open, vec![Box::new(worker)], limits, stop)?)
+    }
 }
 
 fn admission(peers: &Peers) -> Result<Admission, StartError> {
@@ -398,8 +412,6 @@ fn config_path() -> Result<PathBuf, StartError> {
     let mut arguments = std::env::args_os().skip(1);
     match (arguments.next(), arguments.next(), arguments.next()) {
         (Some(flag), Some(path), None) if flag == "--config" => Ok(path.into()),
-        _ => Err(StartError::Missing(
-            "usage: chancery-ca --config FILE".into(),
-        )),
+        _ => Err(StartError::Usage),
     }
 }

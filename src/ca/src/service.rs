@@ -1,7 +1,6 @@
 //! The verbs of the sockets `enrol` and `operator`.
 
-use std::process;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use chancery_config::Config;
 use chancery_host::clock;
@@ -11,9 +10,10 @@ use chancery_message::{OpenError, OpenedMessage, ReadError, SignedMessage};
 use chancery_protocol::audit::{Event, Kind, Outcome, field};
 use chancery_protocol::ipc::store::{PutChallenge, Reply as StoreReply, Request as StoreRequest};
 use chancery_protocol::ipc::{enrol, operator, socket};
+use chancery_protocol::name::Names;
 use chancery_protocol::refusal::Refusal;
 use chancery_protocol::seal::SealKind;
-use chancery_protocol::wire;
+use chancery_protocol::wire::{self, Digest, Octets};
 use chancery_token::Session;
 use der::Encode;
 use der::asn1::OctetString;
@@ -21,11 +21,16 @@ use der::asn1::OctetString;
 use crate::authorise::{ByChallenge, Circumstances};
 use crate::authority::Authority;
 use crate::challenge::{Sealer, claims_for, id_of, new_handle};
+use crate::digest::sha256;
 use crate::failure::Failure;
 use crate::infrastructure::RaChains;
 use crate::issue::{Certificate, Issuer};
 use crate::ledger::{Ledger, LedgerError, new_id};
+use crate::notary::end;
 use crate::witness::Witness;
+
+/// Records of evidence that does not hold, a minute.
+const MOST_UNBORNE: u32 = 32;
 
 /// What all workers share.
 pub(crate) struct Shared {
@@ -35,7 +40,10 @@ pub(crate) struct Shared {
     pub(crate) sealer: Sealer,
     pub(crate) ledger: Ledger,
     pub(crate) witness: Witness,
-    pub(crate) ra_chains: RaChains,
+    /// Guards the RA's certificates, which get successors while we serve.
+    pub(crate) ra_chains: RwLock<RaChains>,
+    /// Guards the minute of the last evidence that did not hold, and how many it has seen.
+    pub(crate) unborne: Mutex<(u64, u32)>,
     pub(crate) journal: Option<Journal>,
     pub(crate) token_label: String,
 }
@@ -90,21 +98,53 @@ impl Worker for UnavailableWorker {
     }
 }
 
-impl EnrolWorker {
-    fn issue(&mut self, issue: &enrol::Issue) -> enrol::Reply {
-        match self.try_issue(issue) {
-            Ok(certificate) => self.issued(issue, &certificate),
-            Err(failure) => self.failed(issue, failure),
+/// What a request asked for, for the record of its refusal.
+struct Asked {
+    names: Names,
+    key: Digest,
+    transaction: String,
+}
+
+impl Asked {
+    fn of(message: &OpenedMessage<'_>) -> Self {
+        Self {
+            names: message.request.names.clone(),
+            key: Octets(sha256(&[message.request.public_key.spki()])),
+            transaction: message.transaction_id.to_string(),
         }
     }
 
-    fn try_issue(&mut self, issue: &enrol::Issue) -> Result<Certificate, Failure> {
+    fn add_to(&self, event: Event) -> Event {
+        let sans: Vec<String> = self.names.sans.iter().map(ToString::to_string).collect();
+        event
+            .with(field::SUBJECT, &self.names.subject)
+            .with(field::SANS, sans.join(" "))
+            .with(field::KEY_SHA256, self.key)
+            .with(field::TRANSACTION, &self.transaction)
+    }
+}
+
+impl EnrolWorker {
+    fn issue(&mut self, issue: &enrol::Issue) -> enrol::Reply {
+        let mut asked = None;
+        match self.try_issue(issue, &mut asked) {
+            Ok(certificate) => self.issued(issue, &certificate),
+            Err(failure) => self.failed(issue, asked, failure),
+        }
+    }
+
+    fn try_issue(
+        &mut self,
+        issue: &enrol::Issue,
+        asked: &mut Option<Asked>,
+    ) -> Result<Certificate, Failure> {
         let shared = &self.shared;
         let profile = shared
             .config
             .profile(&issue.profile)
             .ok_or(Refusal::Policy)?;
         let message = check_evidence(issue)?;
+        *asked = Some(Asked::of(&message));
         let circumstances = Circumstances {
             request: issue.request,
             peer: &issue.peer,
@@ -174,11 +214,10 @@ impl EnrolWorker {
         }
     }
 
-    fn failed(&self, issue: &enrol::Issue, failure: Failure) -> enrol::Reply {
+    fn failed(&self, issue: &enrol::Issue, asked: Option<Asked>, failure: Failure) -> enrol::Reply {
         let request = issue.request;
         if failure.is_fatal() {
-            tracing::error!(%request, %failure, "ending, to start again with a fresh token");
-            process::exit(1);
+            end(&failure);
         }
         match failure {
             Failure::Refused { refusal, challenge } => {
@@ -189,8 +228,12 @@ impl EnrolWorker {
                         .with(field::PROFILE, &issue.profile)
                         .with(field::PEER, &issue.peer)
                         .with(field::CHALLENGE, challenge);
-                    self.record(event);
+                    self.record(asked.iter().fold(event, |event, asked| asked.add_to(event)));
                 }
+                enrol::Reply::Refused(enrol::Refused { refusal })
+            }
+            Failure::Unborne { cause, refusal } => {
+                self.unborne(issue, &cause);
                 enrol::Reply::Refused(enrol::Refused { refusal })
             }
             Failure::BrokenSeal { what, id } => {
@@ -211,8 +254,36 @@ impl EnrolWorker {
         }
     }
 
+    /// The RA proved and checked the same before: that it does not hold here is a defect, or an RA
+    /// that was taken over. Recorded, though not without end.
+    fn unborne(&self, issue: &enrol::Issue, cause: &str) {
+        tracing::error!(request = %issue.request, cause, "evidence from the RA does not hold");
+        let minute = clock::now() / 60;
+        let mut seen = self
+            .shared
+            .unborne
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *seen = if seen.0 == minute {
+            (minute, seen.1.saturating_add(1))
+        } else {
+            (minute, 1)
+        };
+        let many = seen.1 > MOST_UNBORNE;
+        drop(seen);
+        if !many {
+            self.record(
+                Event::new(Kind::EvidenceRefused, Outcome::Failure)
+                    .of_request(issue.request)
+                    .with(field::PROFILE, &issue.profile)
+                    .with(field::PEER, &issue.peer)
+                    .with(field::REASON, cause),
+            );
+        }
+    }
+
     fn record(&self, event: Event) {
-        if let Err(error) = self.shared.ledger.record(event) {
+        if let Err(error) = self.shared.witness.record(&self.shared.ledger, &event) {
             tracing::error!(%error, "a refusal could not be recorded");
         }
     }
@@ -222,9 +293,16 @@ impl EnrolWorker {
             .shared
             .config
             .profile(&request.profile)
-            .and_then(|profile| self.shared.ra_chains.get(&profile.ca));
+            .and_then(|profile| {
+                let chains = self
+                    .shared
+                    .ra_chains
+                    .read()
+                    .unwrap_or_else(PoisonError::into_inner);
+                chains.get(&profile.ca).cloned()
+            });
         match chain {
-            Some(chain) => enrol::Reply::RaCertificates(chain.clone()),
+            Some(chain) => enrol::Reply::RaCertificates(chain),
             None => enrol::Reply::Refused(enrol::Refused {
                 refusal: Refusal::Policy,
             }),
@@ -238,25 +316,27 @@ fn check_evidence(issue: &enrol::Issue) -> Result<OpenedMessage<'_>, Failure> {
     let (Some(message), Some(content), Some(plaintext)) =
         (tables.next(), tables.next(), tables.next())
     else {
-        return Err(unborne("tables are missing"));
+        return Err(unborne("tables are missing", Refusal::Plaintext));
     };
     let signed = SignedMessage::read(issue.message.as_bytes(), message, Some(content))
-        .map_err(|error: ReadError| unborne(&error.to_string()))?;
-    let verified = signed.verify().map_err(|rejected| rejected.refusal)?;
+        .map_err(|error: ReadError| unborne(error, Refusal::Plaintext))?;
+    let verified = signed
+        .verify()
+        .map_err(|rejected| unborne(rejected.refusal, rejected.refusal))?;
     let opened = verified.decrypt(&issue.content_key);
     verified
         .open(&opened, Some(plaintext))
         .map_err(|error| match error {
-            OpenError::Unproved { cause, .. } => unborne(&cause.to_string()),
-            OpenError::Rejected(rejected) => rejected.refusal.into(),
+            OpenError::Unproved { cause, .. } => unborne(cause, Refusal::Plaintext),
+            OpenError::Rejected(rejected) => unborne(rejected.refusal, rejected.refusal),
         })
 }
 
-/// The RA has proved the same tables before: that they do not prove here is a defect, or an RA
-/// that was taken over.
-fn unborne(cause: &str) -> Failure {
-    tracing::error!(cause, "evidence from the RA does not hold");
-    Refusal::Plaintext.into()
+fn unborne(cause: impl core::fmt::Display, refusal: Refusal) -> Failure {
+    Failure::Unborne {
+        cause: cause.to_string(),
+        refusal,
+    }
 }
 
 impl OperatorWorker {
@@ -277,11 +357,9 @@ impl OperatorWorker {
         };
         match self.mint(&claims) {
             Ok(challenge) => operator::Reply::Challenge(challenge),
-            Err(failure) if failure.is_fatal() => {
-                tracing::error!(%failure, "ending, to start again with a fresh token");
-                process::exit(1);
-            }
-            Err(failure) => operator::Reply::Unavailable(failure.to_string()),
+            Err(failure) if failure.is_fatal() => end(&failure),
+            Err(Failure::Token(error)) => operator::Reply::Unavailable(error.to_string()),
+            Err(failure) => operator::Reply::Failed(failure.to_string()),
         }
     }
 

@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use chancery_protocol::audit::{self, Event, Record};
+use chancery_protocol::audit::{self, Event, Kind, Record};
 use chancery_protocol::ipc::store::{PutCheckpoint, Records, Reply, Request};
 use chancery_protocol::tree::{self, CompactRange};
 use chancery_protocol::wire::{self, Digest};
@@ -22,8 +22,8 @@ use der::{Decode, Encode, Sequence};
 use crate::digest::sha256;
 use crate::ledger::{Ledger, LedgerError, new_id};
 
-/// Records remembered between checkpoints: far more than are written in the longest interval.
-const MAX_REMEMBERED: usize = 1_000_000;
+/// Covered leaves that are kept: more than are written while a worker waits for an answer.
+const MAX_COVERED: usize = 65_536;
 
 /// The log cannot be vouched for.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,13 @@ pub(crate) enum WitnessError {
     /// The head's file is damaged.
     #[error("{}: is not a log head; restore it from a backup of this node", .0.display())]
     Damaged(PathBuf),
+    /// There is no head, but the log has checkpoints already.
+    #[error(
+        "{}: is missing, but the audit log has checkpoints already: this is another node's log, or \
+         the file was lost; restore it from a backup of this node",
+        .0.display()
+    )]
+    NoHead(PathBuf),
     /// The ledger contradicts what it showed before. Going on would sign a rewritten log.
     #[error(
         "the audit log contradicts what this CA has seen: {0}; nothing is signed until an auditor \
@@ -67,7 +74,13 @@ pub(crate) struct Witness {
 
 struct State {
     head: Head,
+    /// Size of the newest checkpoint that the ledger has confirmed in this process's life.
+    confirmed: Option<u64>,
+    /// Leaves that the ledger showed and no checkpoint covers yet.
     remembered: BTreeMap<u64, Digest>,
+    /// The newest leaves that checkpoints of this process's life cover: a record may be shown to a
+    /// worker after the checkpoint that covers it.
+    covered: BTreeMap<u64, Digest>,
     distrust: Option<String>,
 }
 
@@ -94,7 +107,9 @@ impl Witness {
         let distrust = fs::read_to_string(folder.join(DISTRUSTED)).ok();
         let state = State {
             head,
+            confirmed: None,
             remembered: BTreeMap::new(),
+            covered: BTreeMap::new(),
             distrust,
         };
         Ok(Self {
@@ -120,17 +135,25 @@ impl Witness {
             return Err(self.distrust("it recorded another event than it was asked to".into()));
         };
         let leaf = tree::leaf(sha256, record);
+        let seq = decoded.seq;
         let mut state = self.lock();
-        if state.remembered.len() < MAX_REMEMBERED && decoded.seq >= state.head.range.size() {
-            let before = state.remembered.insert(decoded.seq, leaf);
-            if before.is_some_and(|before| before != leaf) {
-                drop(state);
-                return Err(
-                    self.distrust(format!("it has two records at position {}", decoded.seq))
-                );
-            }
+        let known = if seq < state.head.range.size() {
+            // Below the head only what a checkpoint of ours covers can be genuine.
+            Some(state.covered.get(&seq).copied())
+        } else {
+            state.remembered.insert(seq, leaf).map(Some)
+        };
+        drop(state);
+        if known.is_some_and(|known| known != Some(leaf)) {
+            return Err(self.distrust(format!("it has two records at position {seq}")));
         }
         Ok(())
+    }
+
+    /// Records an event of our own and remembers the record.
+    pub(crate) fn record(&self, ledger: &Ledger, event: &Event) -> Result<(), WitnessError> {
+        let record = ledger.append(event.clone())?;
+        self.remember(&record, event)
     }
 
     /// Whether the ledger still has the record at the head: a shorter or another log is a restored
@@ -138,7 +161,7 @@ impl Witness {
     pub(crate) fn compare_head(&self, ledger: &Ledger) -> Result<(), WitnessError> {
         let head = self.lock().head.clone();
         let Some(position) = head.range.size().checked_sub(1) else {
-            return Ok(());
+            return self.begin(ledger);
         };
         let records = pull(ledger, position)?;
         let leaf = records.first().map(|record| tree::leaf(sha256, record));
@@ -150,6 +173,20 @@ impl Witness {
         )))
     }
 
+    /// Without a head, this must be a log that no CA has vouched for: a lost head is no licence to
+    /// sign another's log, or a rewritten one.
+    fn begin(&self, ledger: &Ledger) -> Result<(), WitnessError> {
+        let vouched = pull(ledger, 0)?.iter().any(|record| {
+            wire::decode::<Record>(record).is_ok_and(|record| {
+                record.event.kind == Kind::Checkpoint || record.origin != self.origin
+            })
+        });
+        if vouched {
+            return Err(WitnessError::NoHead(self.folder.join(HEAD)));
+        }
+        Ok(())
+    }
+
     /// Extends the head by what the ledger has recorded and signs it. Returns the size signed.
     pub(crate) fn checkpoint(
         &self,
@@ -158,38 +195,71 @@ impl Witness {
         session: &mut Session,
     ) -> Result<u64, WitnessError> {
         self.trusts()?;
-        let mut head = self.lock().head.clone();
+        let (mut head, shown) = {
+            let state = self.lock();
+            (
+                state.head.clone(),
+                state.remembered.last_key_value().map(|(seq, _)| *seq),
+            )
+        };
         let before = head.range.size();
+        let mut pulled = BTreeMap::new();
         loop {
             let records = pull(ledger, head.range.size())?;
             if records.is_empty() {
                 break;
             }
             for record in &records {
-                self.extend(&mut head, record)?;
+                let leaf = self.extend(&mut head, record)?;
+                pulled.insert(head.range.size().saturating_sub(1), leaf);
             }
         }
         let size = head.range.size();
-        if size == before && before > 0 {
-            return Ok(size);
+        if let Some(seq) = shown.filter(|seq| *seq >= size) {
+            return Err(self.distrust(format!("it withholds its record at position {seq}")));
         }
-        self.make_durable(&head)?;
-        let root = head.range.root(sha256);
-        let note = self.note(&head, key, session)?;
+        if size > before {
+            self.make_durable(&head)?;
+            self.advance(&head, pulled);
+        }
+        if size > 0 && self.lock().confirmed != Some(size) {
+            self.publish(&head, ledger, key, session)?;
+        }
+        Ok(size)
+    }
+
+    /// From here on this head, and no other of its size, is signed.
+    fn advance(&self, head: &Head, pulled: BTreeMap<u64, Digest>) {
+        let mut state = self.lock();
+        state.remembered = state.remembered.split_off(&head.range.size());
+        state.covered.extend(pulled);
+        while state.covered.len() > MAX_COVERED {
+            state.covered.pop_first();
+        }
+        state.head = head.clone();
+    }
+
+    fn publish(
+        &self,
+        head: &Head,
+        ledger: &Ledger,
+        key: &Key<Checkpoint>,
+        session: &mut Session,
+    ) -> Result<(), WitnessError> {
+        let size = head.range.size();
         let request = Request::PutCheckpoint(PutCheckpoint {
             write: new_id()?,
             size,
-            root,
-            note,
+            root: head.range.root(sha256),
+            note: self.note(head, key, session)?,
         });
         match ledger.ask(&request)? {
-            Reply::Done(_) => {}
-            _ => return Err(LedgerError::Untimely("checkpoint").into()),
+            Reply::Done(_) => {
+                self.lock().confirmed = Some(size);
+                Ok(())
+            }
+            _ => Err(LedgerError::Untimely("checkpoint").into()),
         }
-        let mut state = self.lock();
-        state.remembered = state.remembered.split_off(&size);
-        state.head = head;
-        Ok(size)
     }
 
     /// Size of the log under the newest checkpoint.
@@ -197,7 +267,7 @@ impl Witness {
         self.lock().head.range.size()
     }
 
-    fn extend(&self, head: &mut Head, record: &[u8]) -> Result<(), WitnessError> {
+    fn extend(&self, head: &mut Head, record: &[u8]) -> Result<Digest, WitnessError> {
         let position = head.range.size();
         let decoded: Option<Record> = wire::decode(record).ok();
         if decoded.is_none_or(|r| r.seq != position || r.origin != self.origin) {
@@ -210,7 +280,7 @@ impl Witness {
         }
         head.range.append(sha256, leaf);
         head.last = Some(leaf);
-        Ok(())
+        Ok(leaf)
     }
 
     /// C2SP signed-note with a checkpoint as its text.
@@ -282,7 +352,7 @@ pub(crate) fn write_durably(folder: &Path, name: &str, octets: &[u8]) -> Result<
 
 #[cfg(test)]
 mod tests {
-    use chancery_protocol::audit::{Kind, Outcome};
+    use chancery_protocol::audit::Outcome;
     use chancery_protocol::wire::Octets;
 
     use super::*;
@@ -334,6 +404,35 @@ mod tests {
         assert!(
             witness
                 .remember(&record(0, &event("b")), &event("b"))
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn a_record_below_the_head_must_be_the_one_that_was_covered() {
+        let folder = tempfile::tempdir().unwrap();
+        let witness = Witness::open(folder.path(), "log").unwrap();
+        let mut head = Head::default();
+        let leaf = witness.extend(&mut head, &record(0, &event("a"))).unwrap();
+        witness.advance(&head, BTreeMap::from([(0, leaf)]));
+        // A worker may see the answer after the checkpoint that covers it.
+        witness
+            .remember(&record(0, &event("a")), &event("a"))
+            .unwrap();
+        assert!(
+            witness
+                .remember(&record(0, &event("b")), &event("b"))
+                .is_err()
+        );
+
+        // After a restart nothing below the head can be new.
+        let folder = tempfile::tempdir().unwrap();
+        let witness = Witness::open(folder.path(), "log").unwrap();
+        witness.make_durable(&head).unwrap();
+        let again = Witness::open(folder.path(), "log").unwrap();
+        assert!(
+            again
+                .remember(&record(0, &event("a")), &event("a"))
                 .is_err()
         );
     }

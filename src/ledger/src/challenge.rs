@@ -73,43 +73,51 @@ pub(crate) enum Use {
     Free { n: u32 },
     /// It is unknown, revoked, or used up.
     Spent,
-    /// Its names belong to another key.
+    /// A name belongs to another key.
     Held,
 }
 
 /// Looks at the uses of a challenge. They are numbered from 1 without gaps and never deleted: the
 /// highest number is their count, found without walking through the thousands of a static challenge.
-/// The names of a use belong to its first key, also where its reservation was abandoned: until then
+/// A name belongs to its first key, also where that one's reservation was abandoned: until then
 /// another key may have learnt the challenge from the same message.
 pub(crate) fn usable(
     connection: &Connection,
     spend: &Spend,
     public_key: &Digest,
 ) -> Result<Use, StoreError> {
-    let (known, held, spent): (bool, bool, u32) = connection
+    let (known, spent): (bool, u32) = connection
         .prepare_cached(
             "SELECT EXISTS (SELECT 1 FROM challenges WHERE id = ?1 AND revoked = 0),
-                    EXISTS (SELECT 1 FROM spends
-                            WHERE challenge = ?1 AND names = ?2 AND public_key <> ?3),
                     (SELECT coalesce(max(n), 0) FROM spends WHERE challenge = ?1)",
         )?
-        .query_row(
-            params![
-                spend.challenge.as_bytes(),
-                spend.names.as_bytes(),
-                public_key.as_bytes()
-            ],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-        )?;
-    Ok(if held {
-        Use::Held
-    } else if !known || spent >= spend.uses {
-        Use::Spent
-    } else {
-        Use::Free {
-            n: spent.saturating_add(1),
+        .query_row([spend.challenge.as_bytes()], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    if !known || spent >= spend.uses {
+        return Ok(Use::Spent);
+    }
+    for name in &spend.names {
+        if holder(connection, &spend.challenge, name)?.is_some_and(|holder| holder != *public_key) {
+            return Ok(Use::Held);
         }
+    }
+    Ok(Use::Free {
+        n: spent.saturating_add(1),
     })
+}
+
+/// The key that a name belongs to under a challenge.
+fn holder(
+    connection: &Connection,
+    challenge: &Digest,
+    name: &Digest,
+) -> Result<Option<Digest>, StoreError> {
+    let holder: Option<[u8; 32]> = connection
+        .prepare_cached("SELECT public_key FROM holdings WHERE challenge = ?1 AND name = ?2")?
+        .query_row([challenge.as_bytes(), name.as_bytes()], |row| row.get(0))
+        .optional()?;
+    Ok(holder.map(Octets))
 }
 
 /// Writes the `n`th use. A second one of the same number is refused by the table itself.
@@ -123,17 +131,29 @@ pub(crate) fn spend(
 ) -> Result<(), StoreError> {
     connection
         .prepare_cached(
-            "INSERT INTO spends (challenge, n, retry, names, public_key, certificate)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO spends (challenge, n, retry, public_key, certificate)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
         )?
         .execute(params![
             spend.challenge.as_bytes(),
             n,
             retry.as_bytes(),
-            spend.names.as_bytes(),
             public_key.as_bytes(),
             certificate
         ])?;
+    // Nobody can come second to a challenge of one use.
+    for name in spend.names.iter().filter(|_| spend.uses > 1) {
+        connection
+            .prepare_cached(
+                "INSERT INTO holdings (challenge, name, public_key) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (challenge, name) DO NOTHING",
+            )?
+            .execute(params![
+                spend.challenge.as_bytes(),
+                name.as_bytes(),
+                public_key.as_bytes()
+            ])?;
+    }
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use chancery_protocol::audit::{Event, Kind, Outcome, Receipt, field};
 use chancery_protocol::ipc::public::Blob;
-use chancery_protocol::ipc::store::{Publish, PutCheckpoint, Reply};
+use chancery_protocol::ipc::store::{Publish, PutCheckpoint, Recorded, Reply};
 use chancery_protocol::wire::{self, Digest, Octets};
 use der::asn1::OctetString;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -64,7 +64,9 @@ pub(crate) fn apply(
         Change::Commit(commit) => reservation::commit(&mut pen, commit)?,
         Change::PutCheckpoint(put) => put_checkpoint(&mut pen, put)?,
         Change::Publish(blob) => publish(&mut pen, blob)?,
-        Change::Append(append) => done(&pen.record(&append.event)?),
+        Change::Append(append) => Effect::Written(Reply::Appended(Recorded {
+            record: OctetString::new(pen.record(&append.event)?.record)?,
+        })),
     };
     match effect {
         Effect::None(reply) => Ok(reply),

@@ -121,6 +121,13 @@ pub(crate) fn store(request: store::Request) -> Result<Asked, Violation> {
             event_of(&reserve.event, Kind::IssueIntent)?;
             row(&reserve.row)?;
             index(&reserve.index)?;
+            if reserve
+                .spend
+                .as_ref()
+                .is_some_and(|spend| spend.names.len() > 2 * MAX_NAMES)
+            {
+                return Err(Violation::Sans);
+            }
             Change::Reserve(reserve)
         }
         store::Request::Commit(commit) => {

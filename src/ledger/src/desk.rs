@@ -1,7 +1,9 @@
 //! Answers packets: reads by itself, hands writes to the writer.
 
 use chancery_host::ipc::server::{Answer, Call, Worker};
+use chancery_protocol::audit::{Receipt, Record};
 use chancery_protocol::ipc::{append, public, query, socket, store};
+use chancery_protocol::tree;
 use chancery_protocol::wire;
 use der::Encode;
 use der::asn1::Null;
@@ -58,7 +60,7 @@ impl Desk {
             socket::LEDGER_APPEND_RA | socket::LEDGER_APPEND_FRONT => {
                 let change = check::append(name, wire::decode(packet)?)?;
                 now(&match self.write(name, peer, packet, change)? {
-                    store::Reply::Done(receipt) => append::Reply::Done(receipt),
+                    store::Reply::Appended(recorded) => append::Reply::Done(receipt(&recorded)?),
                     store::Reply::Unavailable(text) => append::Reply::Unavailable(text),
                     _ => return Err(Violation::WriteId),
                 })
@@ -115,6 +117,16 @@ impl Desk {
         };
         answer.unwrap_or_else(|error| query::Reply::Unavailable(told(&error)))
     }
+}
+
+/// A role other than the CA keeps no record; it learns where its event stands.
+fn receipt(recorded: &store::Recorded) -> Result<Receipt, Violation> {
+    let record: Record = wire::decode(recorded.record.as_bytes())?;
+    let leaf = tree::leaf(log::sha256, recorded.record.as_bytes());
+    Ok(Receipt {
+        seq: record.seq,
+        leaf,
+    })
 }
 
 fn now<T: Encode>(reply: &T) -> Result<Answer, Violation> {

@@ -13,7 +13,7 @@ pub(crate) enum StoreError {
     },
     /// The clock went back further than a correction would.
     #[error(
-        "the clock reads {now}, but the newest audit record is of {mark} (Unix seconds); correct the system clock"
+        "the clock reads {now}, but the newest audit record is of {mark} (Unix seconds); if the clock is behind, correct it; if it had run ahead when that record was written, nothing can be issued before that time"
     )]
     Clock { now: u64, mark: u64 },
     /// A stored value is none that was ever written.

@@ -133,7 +133,11 @@ fn run(config: &Path) -> Result<(), LedgerError> {
         committed,
     );
     let mirror = start_mirror(database, journal, mark, news)?;
-    writer.record(&event(Kind::ServiceStarted, Outcome::Success))?;
+    match writer.record(&event(Kind::ServiceStarted, Outcome::Success)) {
+        // What is stored can be read all the same, and an auditor will want to.
+        Err(error @ StoreError::Clock { .. }) => tracing::error!(%error, "nothing is written"),
+        recorded => recorded?,
+    }
     let (counter, writing) = writer.start().map_err(LedgerError::Thread)?;
     let workers = workers(database, &counter, &clock)?;
     drop(counter);
@@ -150,7 +154,10 @@ fn run(config: &Path) -> Result<(), LedgerError> {
         Ok(()) => Outcome::Success,
         Err(_) => Outcome::Failure,
     };
-    writer.record(&event(Kind::ServiceStopped, outcome))?;
+    match writer.record(&event(Kind::ServiceStopped, outcome)) {
+        Err(error @ StoreError::Clock { .. }) => tracing::error!(%error, "nothing is written"),
+        recorded => recorded?,
+    }
     writer.close(mirror)?;
     Ok(served?)
 }

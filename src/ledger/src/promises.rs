@@ -32,8 +32,10 @@ fn check_database(connection: &Connection) {
     zero("SELECT count(*) - count(DISTINCT certificate) FROM spends");
     // Names under a challenge belong to one key.
     zero(
-        "SELECT count(*) FROM (SELECT 1 FROM spends GROUP BY challenge, names
-                               HAVING count(DISTINCT public_key) > 1)",
+        "SELECT count(*) FROM (SELECT 1 FROM spends
+                               JOIN certificates ON certificates.id = spends.certificate
+                               GROUP BY spends.challenge, subject
+                               HAVING count(DISTINCT spends.public_key) > 1)",
     );
     zero("SELECT count(*) FROM pragma_foreign_key_check");
     let check: String = connection
@@ -293,7 +295,7 @@ fn of_two_keys_racing_for_one_challenge_one_wins() {
         let many = |is: fn(&Reply) -> bool| replies.iter().filter(|reply| is(reply)).count();
         assert_eq!(many(|reply| matches!(reply, Reply::Reserved(_))), 1);
         assert_eq!(many(|reply| matches!(reply, Reply::Reservation(_))), 3);
-        assert_eq!(many(|reply| *reply == Reply::Held(Null)), 4);
+        assert_eq!(many(|reply| *reply == Reply::Spent(Null)), 4);
     }
     let reader = writing.reader();
     check_database(&reader);

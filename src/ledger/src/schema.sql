@@ -71,12 +71,18 @@ CREATE TABLE spends (
     challenge   BLOB NOT NULL REFERENCES challenges (id),
     n           INTEGER NOT NULL,
     retry       BLOB NOT NULL,
-    names       BLOB NOT NULL,
     public_key  BLOB NOT NULL,
     certificate INTEGER NOT NULL REFERENCES certificates (id),
     PRIMARY KEY (challenge, n)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX spends_names ON spends (challenge, names, public_key);
+
+-- Under a challenge of several uses each name belongs to the first key that took it.
+CREATE TABLE holdings (
+    challenge  BLOB NOT NULL REFERENCES challenges (id),
+    name       BLOB NOT NULL,       -- digest
+    public_key BLOB NOT NULL,
+    PRIMARY KEY (challenge, name)
+) STRICT, WITHOUT ROWID;
 
 -- The audit log.
 CREATE TABLE records (

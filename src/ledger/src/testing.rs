@@ -236,7 +236,7 @@ pub(crate) fn reserve(
         spend: Some(store::Spend {
             challenge: digest(challenge),
             uses,
-            names: digest(names),
+            names: vec![digest(names)],
         }),
         index: store::CertificateIndex {
             ca: "issuing".into(),

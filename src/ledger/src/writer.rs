@@ -367,7 +367,7 @@ mod tests {
         limit(&idle.writer, now + 1000);
         let verdicts = commit_all(&mut idle.writer, orders());
         assert!(matches!(verdicts[1], Ok(Reply::Reserved(_))));
-        assert!(matches!(verdicts[2], Ok(Reply::Done(receipt)) if receipt.seq == 3));
+        assert!(matches!(verdicts[2], Ok(Reply::Appended(_))));
     }
 
     #[test]
@@ -381,7 +381,7 @@ mod tests {
         assert!(is_unavailable(&verdicts[0], "end the other program"));
         other.execute_batch("ROLLBACK").unwrap();
         let verdicts = commit_all(&mut idle.writer, orders());
-        assert!(matches!(verdicts[0], Ok(Reply::Done(_))));
+        assert!(matches!(verdicts[0], Ok(Reply::Appended(_))));
     }
 
     #[test]
@@ -393,7 +393,7 @@ mod tests {
         assert!(idle.writer.tidy().is_err());
         idle.now.store(NOW - 60, Ordering::SeqCst);
         let verdicts = commit_all(&mut idle.writer, orders());
-        assert!(matches!(verdicts[0], Ok(Reply::Done(_))));
+        assert!(matches!(verdicts[0], Ok(Reply::Appended(_))));
     }
 
     #[test]
@@ -426,7 +426,7 @@ mod tests {
         let writing = bench.write(NOW + LIFE);
         // The first tidying comes with the start, in whichever order to the first request.
         let late = writing.counter.submit(order(append(3, Kind::TokenReady)));
-        assert!(matches!(late, Ok(Reply::Done(_))));
+        assert!(matches!(late, Ok(Reply::Appended(_))));
         let reader = writing.reader();
         let path = writing.path.clone();
         let (mut writer, _folder) = writing.end();

@@ -58,6 +58,9 @@ kinds! {
     IssueDone "issue.done" "3f0d4a6f7b1e4f6f8c2a51d09be7c10a";
     /// A repeated enrolment was answered with the certificate that it already has.
     IssueRepeated "issue.repeated" "3f0d4a6f7b1e4f6f8c2a51d09be7c10b";
+    /// An intent that was interrupted is about to be signed after all; carries the SHA-256 of the
+    /// exact TBSCertificate, as the intent did.
+    IssueResumed "issue.resumed" "3f0d4a6f7b1e4f6f8c2a51d09be7c111";
     /// An intent was never followed by a certificate; its serial number counts as revoked.
     IssueAbandoned "issue.abandoned" "3f0d4a6f7b1e4f6f8c2a51d09be7c10c";
     /// Evidence that a requester's message does not bear out came from the RA.

@@ -95,6 +95,9 @@ pub struct InfrastructureIdentity {
     pub public_key: Digest,
     /// SHA-256 of the issuing CA's certificate: another CA certificate means another RA one.
     pub issuer: Digest,
+    /// SHA-256 of the certificate that this one follows; absent: the first.
+    #[asn1(context_specific = "0", tag_mode = "EXPLICIT", optional = "true")]
+    pub predecessor: Option<Digest>,
 }
 
 #[cfg(test)]

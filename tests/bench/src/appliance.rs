@@ -88,7 +88,7 @@ impl Appliance {
     pub(crate) fn mint(&self, asked: NewChallenge) -> Result<Secret, Failure> {
         match self.operator.call(&Request::NewChallenge(asked)) {
             Ok(Reply::Challenge(challenge)) => Ok(challenge.handle),
-            Ok(Reply::Refused(cause) | Reply::Unavailable(cause)) => {
+            Ok(Reply::Refused(cause) | Reply::Unavailable(cause) | Reply::Failed(cause)) => {
                 Err(format!("no challenge: {cause}").into())
             }
             Ok(Reply::Status(_)) => Err("no challenge: the ca answered another question".into()),

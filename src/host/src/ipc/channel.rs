@@ -14,6 +14,10 @@ use zeroize::Zeroizing;
 /// Idle connections kept for reuse; more are opened while more calls run at once.
 const POOL: usize = 16;
 
+/// A server that is restarted closes a connection once or twice; one that closes it every time
+/// refuses the request.
+const MOST_CLOSED: u32 = 4;
+
 /// The pauses between repetitions double from the first to the last.
 const PAUSES: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(160)];
 
@@ -71,12 +75,14 @@ impl Channel {
         let end = Instant::now() + self.deadline;
         let packet = wire::encode(request)?;
         let [mut pause, longest] = PAUSES;
+        let mut closed = 0;
         loop {
             let error = match self.attempt(&packet, end) {
                 Err(error) if error.is_passing() => error,
                 settled => return settled,
             };
-            if Instant::now() + pause >= end {
+            closed += u32::from(matches!(error, CallError::Closed));
+            if closed == MOST_CLOSED || Instant::now() + pause >= end {
                 return Err(error);
             }
             std::thread::sleep(pause);

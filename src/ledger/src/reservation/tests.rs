@@ -94,7 +94,7 @@ fn a_challenge_is_spent_once() {
             Change::Reserve(reserve(write, "a", 1, key, names, &[9])),
         )
     };
-    assert_eq!(refused(3, "other key", "host"), Reply::Held(Null));
+    assert_eq!(refused(3, "other key", "host"), Reply::Spent(Null));
     assert_eq!(refused(4, "other key", "other"), Reply::Spent(Null));
     assert_eq!(refused(5, "key", "other"), Reply::Spent(Null));
     assert_eq!(spends(&bench), 1);
@@ -115,6 +115,24 @@ fn names_under_a_static_challenge_belong_to_the_first_key() {
     let same_key = reserve(4, "a", 9, "key", "host", &[2]);
     let reply = bench.apply(NOW + LIFE, Change::Reserve(same_key));
     assert!(matches!(reply, Reply::Reserved(_)));
+}
+
+#[test]
+fn each_name_has_a_holder_of_its_own() {
+    let mut bench = with_challenge();
+    let mut first = reserve(2, "a", 9, "key", "host", &[1]);
+    first.spend.as_mut().unwrap().names = vec![digest("host"), digest("host.example")];
+    bench.apply(NOW, Change::Reserve(first));
+    for (write, name) in [(3, "host"), (4, "host.example")] {
+        let mut other = reserve(write, "a", 9, "other key", "another", &[2]);
+        other.spend.as_mut().unwrap().names = vec![digest("free"), digest(name)];
+        assert_eq!(bench.apply(NOW, Change::Reserve(other)), Reply::Held(Null));
+    }
+    let free = reserve(5, "a", 9, "other key", "free", &[2]);
+    assert!(matches!(
+        bench.apply(NOW, Change::Reserve(free)),
+        Reply::Reserved(_)
+    ));
 }
 
 #[test]

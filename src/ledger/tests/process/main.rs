@@ -210,7 +210,7 @@ fn many_callers_share_the_log() {
                         append.write.0[0] = n;
                         let request = store::Request::Append(append);
                         let reply: store::Reply = channel.call(&request).unwrap();
-                        assert!(matches!(reply, store::Reply::Done(_)));
+                        assert!(matches!(reply, store::Reply::Appended(_)));
                     }
                 });
             }

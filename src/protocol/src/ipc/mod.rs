@@ -97,7 +97,7 @@ mod tests {
             Some(store::Spend {
                 challenge: Octets([1; 32]),
                 uses: 1,
-                names: Octets([2; 32]),
+                names: vec![Octets([2; 32])],
             }),
         ] {
             round_trip(&store::Request::Reserve(store::Reserve {

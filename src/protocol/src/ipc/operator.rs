@@ -48,12 +48,15 @@ pub enum Reply {
     /// Refused by policy; the text is for the operator.
     #[asn1(context_specific = "1", constructed = "true")]
     Refused(String),
-    /// Not now; the text is for the operator.
+    /// Not now, on account of the token; the text is for the operator.
     #[asn1(context_specific = "2", constructed = "true")]
     Unavailable(String),
     /// Status.
     #[asn1(context_specific = "3", constructed = "true")]
     Status(Status),
+    /// Not now, on account of anything else; the text is for the operator.
+    #[asn1(context_specific = "4", constructed = "true")]
+    Failed(String),
 }
 
 /// A new challenge.

@@ -91,14 +91,15 @@ pub struct Reserve {
 }
 
 /// The use of a challenge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Sequence)]
+#[derive(Clone, Debug, PartialEq, Eq, Sequence)]
 pub struct Spend {
     /// SHA-256 of the handle.
     pub challenge: Digest,
     /// Uses that the claims allow.
     pub uses: u32,
-    /// SHA-256 of the names: they belong to the first key under this challenge.
-    pub names: Digest,
+    /// SHA-256 of each name by which somebody is known: under this challenge it belongs to the
+    /// first key that took it.
+    pub names: Vec<Digest>,
 }
 
 /// How a certificate is found.
@@ -208,7 +209,7 @@ pub enum Reply {
     /// To [`Request::Reserve`]: the challenge has no use left.
     #[asn1(context_specific = "5", constructed = "true")]
     Spent(Null),
-    /// To [`Request::Reserve`]: the names belong to another key under this challenge.
+    /// To [`Request::Reserve`]: a name belongs to another key under this challenge.
     #[asn1(context_specific = "6", constructed = "true")]
     Held(Null),
     /// To [`Request::Reserve`]: the serial number is taken.
@@ -223,6 +224,9 @@ pub enum Reply {
     /// Nothing was written: disk, database or clock. The text is for the journal.
     #[asn1(context_specific = "10", constructed = "true")]
     Unavailable(String),
+    /// To [`Request::Append`]: the record as written.
+    #[asn1(context_specific = "11", constructed = "true")]
+    Appended(Recorded),
 }
 
 /// A challenge as the ledger has it.
