@@ -20,6 +20,7 @@ use crate::blobs::Blobs;
 use crate::pace::Answering;
 use crate::ra::{self, Ra};
 use crate::request::{self, Operation, Refusal};
+use crate::warnings::Warnings;
 
 /// GetCACaps (RFC 8894 §3.5.2): each keyword works. SHA-384 is none of the RFC's, but strongSwan
 /// 5.9.8 tests indexes of keywords as bit masks and finds SHA-256 only where SHA-384 stands too.
@@ -36,7 +37,12 @@ pub(crate) struct Exchange {
     pub(crate) ra: Ra,
     /// For the whole body of a request.
     pub(crate) body_time: Duration,
+    /// Of profiles that are not there.
+    pub(crate) unknown: Warnings,
 }
+
+/// How much of a path that names no profile is logged, in characters.
+const LOGGED_PATH: usize = 80;
 
 impl Exchange {
     /// Answers one request and logs it. Query and body are never logged.
@@ -58,7 +64,10 @@ impl Exchange {
         let mut received = 0;
         let mut unread = !body.is_end_stream();
         let mut response = match (profile, operation) {
-            (None, _) => empty(StatusCode::NOT_FOUND),
+            (None, _) => {
+                self.note_unknown(head.uri.path(), peer);
+                empty(StatusCode::NOT_FOUND)
+            }
             (Some(_), Err(refusal)) => refused(refusal),
             (Some(_), Ok(Operation::GetCaCaps)) => {
                 content("text/plain", Bytes::from_static(CAPABILITIES.as_bytes()))
@@ -101,6 +110,15 @@ impl Exchange {
             tracing::debug!(%peer, profile, operation = name, status, received, sent, "request");
         }
         response
+    }
+
+    /// Whoever set up a device with a wrong URL looks here for it. Paths outside of SCEP are those
+    /// of scanners, and would leave no room for it.
+    fn note_unknown(&self, path: &str, peer: SocketAddr) {
+        if path.starts_with("/scep/") && self.unknown.due() {
+            let path: String = path.chars().take(LOGGED_PATH).collect();
+            tracing::info!(%peer, ?path, "no such profile");
+        }
     }
 
     async fn pki_operation(

@@ -15,8 +15,10 @@ use crate::warnings::Warnings;
 pub(crate) const RETRY_AFTER: u32 = 5;
 
 /// Calls to ra at once, each on a thread of its own while it lasts. Most of that time is spent
-/// waiting for a token, or for the moment at which a refusal may leave.
-pub(crate) const CALLS: usize = 128;
+/// waiting for a token, or for the moment at which a refusal may leave: with half a second each,
+/// strangers need a thousand refusals a second to hold them all. Ra takes more connections than
+/// this.
+pub(crate) const CALLS: usize = 512;
 
 /// How long a message waits for its call, and how long the call may take.
 #[derive(Clone, Copy, Debug)]

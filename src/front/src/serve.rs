@@ -166,6 +166,7 @@ impl Server {
                 settings.deadlines,
             ),
             body_time: settings.patience.body,
+            unknown: Warnings::default(),
         };
         Self {
             exchange: Arc::new(exchange),

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chancery_host::clock;
 use chancery_host::ipc::Channel;
@@ -17,8 +17,9 @@ use chancery_protocol::wire::{Id, Octets};
 
 use crate::tally::{Cause, Source, Tally};
 
-/// Seconds between two batches of totals.
-const PERIOD: u64 = 60;
+/// Between two batches of totals. Measured by a clock that nobody sets: one set back by a day would
+/// hold totals up for a day.
+const PERIOD: Duration = Duration::from_secs(60);
 
 /// How often waiting events are offered.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -88,16 +89,15 @@ impl Recorder {
     /// Brings events to the ledger until the stop, and then once more.
     pub(crate) fn run(&self, stop: &Stop) {
         let mut waiting = Waiting::default();
-        let mut due = clock::now().saturating_add(PERIOD);
+        let mut begun = Instant::now();
         loop {
             let stopping = stop.wait(PAUSE);
-            let now = clock::now();
             // Totals go on being added up while the ledger does not take the last ones.
-            let totals = stopping || (now >= due && waiting.is_empty());
+            let totals = stopping || (begun.elapsed() >= PERIOD && waiting.is_empty());
             if totals {
-                due = now.saturating_add(PERIOD);
+                begun = Instant::now();
             }
-            waiting.add(self.collect(totals, now));
+            waiting.add(self.collect(totals, clock::now()));
             waiting.offer(|append| self.append(append));
             if stopping {
                 return;

@@ -38,7 +38,8 @@ const ROLE: &str = "ra";
 /// Exit code of a role whose token is not available.
 const TOKEN_UNAVAILABLE: u8 = 5;
 
-/// Bounds of `ra.message`. A parked FAILURE keeps its connection and no worker.
+/// Bounds of `ra.message`. A parked FAILURE keeps its connection and no worker. Front makes 512
+/// calls at once, a connection each, and may be restarted while those of its predecessor are open.
 const LIMITS: Limits = Limits {
     connections: 1024,
     queue: 256,
@@ -60,18 +61,6 @@ const OTHER_SESSIONS: u64 = 2;
 
 /// Seconds after which a device may come back while a custodian is waited for.
 const RETRY_AFTER_CUSTODIAN: u32 = 300;
-
-/// Files that libraries read at their first use. Those that a system lacks are left out.
-const SYSTEM_FILES: &[&str] = &[
-    "/dev/urandom",
-    "/etc/ld.so.cache",
-    "/etc/localtime",
-    "/etc/ssl/openssl.cnf",
-    "/lib",
-    "/lib64",
-    "/usr/lib",
-    "/usr/share/zoneinfo",
-];
 
 /// Runs the role until it is told to stop: `chancery-ra --config FILE`, with the socket
 /// `ra.message` passed by `LISTEN_FDS`. Exit codes: 0 stopped, 1 failed, 2 usage, 5 the token is
@@ -136,7 +125,7 @@ fn run(path: &Path) -> Result<(), RoleError> {
             // No restart would help, and each would be a chance to lock the token.
             tracing::error!(
                 "token {token}: {refusal}; serving \"unavailable\" until a custodian corrects the \
-                 PIN and runs `chancery token clear-pin`"
+                 PIN and runs `chancery token clear-pin --token NAME`"
             );
             wait_for_custodian(gate, &marker, &stop)
         }
@@ -161,12 +150,8 @@ fn make_folder(path: &Path) -> io::Result<()> {
 }
 
 fn confinement(token: &chancery_config::Token, state: &Path) -> Confinement {
-    let system = SYSTEM_FILES
-        .iter()
-        .map(PathBuf::from)
-        .filter(|path| path.exists());
     Confinement {
-        read: system.chain([token.module.clone()]).collect(),
+        read: sandbox::module_files(&token.module),
         write: token
             .files
             .iter()
@@ -226,12 +211,6 @@ fn serve_devices(config: &Config, token: &Token, gate: Gate, stop: &Stop) -> Res
     let background = channel(socket::CA_ENROL, BACKGROUND_DEADLINE);
     // The recorder outlives the others, to bring the last events to the ledger.
     let recorded = Stop::new().map_err(RoleError::System)?;
-    let ready = || {
-        let started = Event::new(Kind::ServiceStarted, Outcome::Success);
-        shared.recorder.record(life(started));
-        tracing::info!("serving");
-        process::ready();
-    };
     let (complete, completed) = mpsc::channel();
     thread::scope(|scope| {
         let _stops = StopOnDrop(&[stop, &recorded]);
@@ -239,7 +218,6 @@ fn serve_devices(config: &Config, token: &Token, gate: Gate, stop: &Stop) -> Res
             shared
                 .certificates
                 .keep_current(&background, stop, move || {
-                    ready();
                     // Nobody waits any more if it took too long.
                     let _ = complete.send(());
                 });
@@ -249,8 +227,12 @@ fn serve_devices(config: &Config, token: &Token, gate: Gate, stop: &Stop) -> Res
         })?;
         spawn(scope, "recorder", || shared.recorder.run(&recorded))?;
         // A restart of this process then shows to devices as a moment's delay. A CA that is away for
-        // longer shows as "come back later".
+        // longer, since it waits for a custodian maybe, shows as "come back later".
         let _ = completed.recv_timeout(BACKGROUND_DEADLINE);
+        let started = Event::new(Kind::ServiceStarted, Outcome::Success);
+        shared.recorder.record(life(started));
+        tracing::info!("serving");
+        process::ready();
         let served = serve(vec![gate], registrars, LIMITS, stop);
         process::stopping();
         shared

@@ -15,6 +15,8 @@ const MAX_ENTRIES: usize = 1_000;
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Cause {
+    /// What came is no pkiMessage, so that nobody could be answered.
+    Malformed,
     /// A request was refused before any proof.
     Refused(Refusal),
     /// A parser child died without an answer.
@@ -26,10 +28,10 @@ pub(crate) enum Cause {
 impl Cause {
     /// The event that reports it, without source and number.
     pub(crate) fn event(self) -> Event {
+        let refused = Event::new(Kind::RefusalsCounted, Outcome::Failure);
         match self {
-            Self::Refused(refusal) => {
-                Event::new(Kind::RefusalsCounted, Outcome::Failure).with(field::REASON, refusal)
-            }
+            Self::Malformed => refused.with(field::REASON, "malformed"),
+            Self::Refused(refusal) => refused.with(field::REASON, refusal),
             Self::ParserDied => Event::new(Kind::ParserDied, Outcome::Failure),
             Self::ParserLied => Event::new(Kind::ParserLied, Outcome::Failure),
         }
@@ -137,6 +139,7 @@ mod tests {
             Source::read("192.0.2.1:5"),
         );
         tally.count(BAD, Source::read("a\nb"));
+        tally.count(Cause::Malformed, Source::read("192.0.2.1:6"));
         let events = tally.take(120);
         let mut totals: Vec<_> = events
             .iter()
@@ -147,6 +150,7 @@ mod tests {
             totals,
             [
                 ["algorithm", "192.0.2.1", "1"],
+                ["malformed", "192.0.2.1", "1"],
                 ["signature", "192.0.2.1", "4"],
                 ["signature", "2001:db8::1", "1"],
                 ["signature", "unknown", "1"],

@@ -1,9 +1,10 @@
 //! One request, from the packet that front sent to the packet that it gets back.
 //!
 //! Up to the decryption a refusal is answered at once and says why. From there on there is one
-//! answer for every refusal, on a time grid, whoever found the reason: parser, this process or the
-//! CA. What comes back from the parser is proved before it is believed; what comes back from the
-//! CA is a certificate, which must be for the requester's key.
+//! answer for every refusal, whoever found the reason: parser, this process or the CA. It leaves on
+//! a time grid, and so does the word that something of ours is away. What comes back from the
+//! parser is proved before it is believed; what comes back from the CA is a certificate, which must
+//! be for the requester's key.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -114,8 +115,10 @@ struct Case<'a> {
 enum Ending {
     /// It is no pkiMessage.
     Malformed,
-    /// Something of ours is away.
+    /// Something of ours is away, found before anything was decrypted.
     Unavailable,
+    /// Found afterwards.
+    UnavailableOpened,
     /// It was refused before anything was decrypted.
     Refused(ReplyTo, Refusal),
     /// It was refused afterwards.
@@ -171,18 +174,19 @@ impl Registrar {
             message: request.message.as_bytes(),
             certificates,
         };
+        let on_grid = |reply| (reply, Some(departure(arrived, Instant::now())));
         match self.enrol(&case) {
             Ok(certrep) => (certrep, None),
             Err(Ending::Malformed) => (Reply::Malformed(Null), None),
             Err(Ending::Unavailable) => (Reply::Unavailable(RETRY_AFTER), None),
+            Err(Ending::UnavailableOpened) => on_grid(Reply::Unavailable(RETRY_AFTER)),
             Err(Ending::Refused(to, refusal)) => {
                 self.report(&case, &to, refusal);
                 (self.failure(&case, &to, refusal.fail_info()), None)
             }
             Err(Ending::RefusedOpened(to, refusal)) => {
                 self.report(&case, &to, refusal);
-                let reply = self.failure(&case, &to, FailInfo::BadRequest);
-                (reply, Some(departure(arrived, Instant::now())))
+                on_grid(self.failure(&case, &to, FailInfo::BadRequest))
             }
         }
     }
@@ -221,7 +225,7 @@ impl Registrar {
         let certificate = self
             .open(case, verified, content_key, tables)
             .map_err(|ending| match ending {
-                OpenedEnding::Unavailable => Ending::Unavailable,
+                OpenedEnding::Unavailable => Ending::UnavailableOpened,
                 OpenedEnding::Refused(refusal) => Ending::RefusedOpened(to.clone(), refusal),
             })?;
         let outcome = Outcome::Success {
@@ -231,7 +235,7 @@ impl Registrar {
         };
         let reply = self
             .certrep(case, &to, &outcome)
-            .ok_or(Ending::Unavailable)?;
+            .ok_or(Ending::UnavailableOpened)?;
         tracing::info!(
             request = %case.id, peer = %case.source, profile = case.profile, transaction = %to.id,
             milliseconds = case.arrived.elapsed().as_millis(), "certificate sent"
@@ -379,7 +383,7 @@ impl Registrar {
     fn report(&self, case: &Case<'_>, to: &ReplyTo, refusal: Refusal) {
         tracing::info!(
             request = %case.id, peer = %case.source, profile = case.profile, transaction = %to.id,
-            code = refusal.code(), "request refused"
+            %refusal, "request refused"
         );
         if !refusal.after_proof() {
             self.shared
@@ -397,6 +401,7 @@ impl Registrar {
             }
             ReadError::Malformed(_) => {
                 tracing::info!(request = %case.id, peer = %case.source, profile = case.profile, %error, "no pkiMessage");
+                self.shared.recorder.count(Cause::Malformed, case.source);
             }
         }
         Ending::Malformed
@@ -407,6 +412,7 @@ impl Registrar {
         match error {
             NoTables::Malformed => {
                 tracing::info!(request = %case.id, peer = %case.source, profile = case.profile, %error, "not parsed");
+                self.shared.recorder.count(Cause::Malformed, case.source);
             }
             NoTables::Unavailable(_) => tracing::error!(request = %case.id, %error, "not parsed"),
             NoTables::Died => {

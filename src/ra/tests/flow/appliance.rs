@@ -12,8 +12,11 @@ use chancery_host::supervise::{Pids, Role, Socket, Supervisor};
 use chancery_protocol::ipc::message::{Reply, Request};
 use chancery_protocol::ipc::socket;
 use der::asn1::OctetString;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use crate::device::Device;
 use crate::{certificates, device};
 
 /// Far beyond anything that working roles need; only broken ones reach it.
@@ -30,14 +33,23 @@ pub(crate) struct Appliance {
 }
 
 impl Appliance {
-    /// With the real parser and the right PIN.
+    /// With the real parser and the right PIN, and serving.
     pub(crate) fn start() -> Self {
         Self::start_with("parser", |_| {})
     }
 
     /// With `parser` as the program behind `parser.parse`, and a folder changed by `prepare` after
-    /// the ceremony.
+    /// the ceremony. What a device would be told is settled: the RA has its certificates, or waits
+    /// for a custodian.
     pub(crate) fn start_with(parser: &'static str, prepare: impl FnOnce(&Path)) -> Self {
+        let appliance = Self::launch(parser, prepare);
+        let device = Device::new(&appliance);
+        eventually(|| appliance.ask(&device.message("genuine").der) != Reply::Unavailable(5));
+        appliance
+    }
+
+    /// As [`Appliance::start_with`], but only as far as READY.
+    pub(crate) fn launch(parser: &'static str, prepare: impl FnOnce(&Path)) -> Self {
         let folder = TempDir::new().unwrap();
         ceremony(folder.path());
         std::fs::write(
@@ -123,11 +135,7 @@ impl Appliance {
     /// Kills a role and waits for its successor's process.
     pub(crate) fn kill(&self, role: &str) {
         let before = self.pids.get(role).unwrap();
-        let killed = Command::new("kill")
-            .args(["-KILL", &before.to_string()])
-            .status()
-            .unwrap();
-        assert!(killed.success());
+        kill(Pid::from_raw(before), Signal::SIGKILL).unwrap();
         self.await_successor(role, before);
     }
 

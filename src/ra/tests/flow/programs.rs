@@ -97,6 +97,9 @@ impl Worker for Authority {
     fn answer(&mut self, call: Call<'_>) -> Answer {
         let read = |name: &str| OctetString::new(fs::read(folder().join(name)).unwrap()).unwrap();
         match wire::decode(call.packet).unwrap() {
+            enrol::Request::RaCertificates(_) if folder().join("ca-waits").exists() => now(
+                &enrol::Reply::Unavailable("it waits for a custodian".into()),
+            ),
             enrol::Request::RaCertificates(_) => {
                 now(&enrol::Reply::RaCertificates(enrol::RaChain {
                     decryption: read("decryption.cer"),

@@ -175,9 +175,13 @@ fn what_is_no_message_is_malformed() {
             "case {n}"
         );
     }
-    // Nothing of it is a security event, and nothing of it can be counted as a refusal.
+    // Nothing of it is a security event; the total is in the log.
     let events = appliance.stop();
-    assert_eq!(events.len(), 3, "{events:?}");
+    assert_eq!(events.len(), 4, "{events:?}");
+    assert!(
+        events.contains(&"refusals.counted malformed 192.0.2.7 7".into()),
+        "{events:?}"
+    );
 }
 
 fn profiles_are_those_of_the_configuration() {

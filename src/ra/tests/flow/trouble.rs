@@ -1,6 +1,7 @@
 //! Neighbours that lie, die or are away, and a PIN that is refused.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use chancery_host::ipc::{CallError, ask_once};
 use chancery_protocol::ipc::message::Reply;
@@ -16,6 +17,8 @@ crate::harness::tests!(
     a_false_parser_gains_one_refusal_and_is_reported,
     a_certificate_for_another_key_never_leaves,
     without_ca_or_parser_a_device_is_told_to_come_back,
+    a_ca_that_waits_for_a_custodian_does_not_keep_the_ra_from_ready,
+    nothing_leaves_before_its_time_once_it_is_decrypted,
     a_packet_that_is_no_request_closes_its_connection,
     a_killed_ra_serves_again,
     a_token_that_is_gone_ends_the_process_until_it_is_back,
@@ -57,10 +60,10 @@ fn a_false_parser_gains_one_refusal_and_is_reported() {
     let number = |start: &str| events.iter().filter(|e| e.starts_with(start)).count();
     assert_eq!(number("parser.died - 192.0.2.7"), 2, "{events:?}");
     assert_eq!(number("parser.lied - 192.0.2.7"), 8, "{events:?}");
-    assert!(
-        events.contains(&"refusals.counted plaintext 192.0.2.7 6".into()),
-        "{events:?}"
-    );
+    for total in ["malformed 192.0.2.7 1", "plaintext 192.0.2.7 6"] {
+        let total = format!("refusals.counted {total}");
+        assert!(events.contains(&total), "{events:?}");
+    }
 }
 
 fn a_certificate_for_another_key_never_leaves() {
@@ -81,6 +84,30 @@ fn without_ca_or_parser_a_device_is_told_to_come_back() {
     std::fs::remove_file(parser).unwrap();
     let message = device.message("genuine");
     assert_eq!(appliance.ask(&message.der), Reply::Unavailable(5));
+}
+
+fn a_ca_that_waits_for_a_custodian_does_not_keep_the_ra_from_ready() {
+    let waits = |folder: &Path| folder.join("ca-waits");
+    let appliance = Appliance::launch("parser", |folder| {
+        std::fs::write(waits(folder), "").unwrap();
+    });
+    let device = Device::new(&appliance);
+    let ask = || appliance.ask(&device.message("genuine").der);
+    assert_eq!(ask(), Reply::Unavailable(5));
+    std::fs::remove_file(waits(&appliance.path(""))).unwrap();
+    eventually(|| matches!(ask(), Reply::CertRep(_)));
+}
+
+fn nothing_leaves_before_its_time_once_it_is_decrypted() {
+    let appliance = Appliance::start();
+    let device = Device::new(&appliance);
+    for challenge in ["away", "for another key", "spent"] {
+        let message = device.message(challenge);
+        let asked = Instant::now();
+        appliance.ask(&message.der);
+        // The first mark of the grid. However slow the machine, no answer may come earlier.
+        assert!(asked.elapsed() >= Duration::from_millis(500), "{challenge}");
+    }
 }
 
 fn a_packet_that_is_no_request_closes_its_connection() {
