@@ -19,3 +19,4 @@ pub mod supervise;
 pub mod zygote;
 
 mod diagnostics;
+mod disk;

@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 pub use crate::diagnostics::diagnostics;
+pub use crate::disk::free_space;
 
 /// A request to end, made once and seen by every clone: by each poller through [`Stop::fd`],
 /// which stays readable.

@@ -15,13 +15,14 @@ use nix::libc;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
-use nix::sys::socket::{MsgFlags, SockFlag, accept4, recv, send};
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{MsgFlags, SockFlag, accept4, getsockopt, recv, send};
 use nix::sys::wait::{WaitStatus, wait as wait_for_any};
 use nix::unistd::{ForkResult, Pid, alarm, execve, fork, getpid, getppid};
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
@@ -52,6 +53,7 @@ pub enum End {
 pub struct Cell {
     listener: Listener,
     overstay: u32,
+    admitted: Option<u32>,
     clock: ClockPages,
     waiting: Seal,
     accepted: Seal,
@@ -61,11 +63,16 @@ pub struct Cell {
 
 impl Cell {
     /// Prepares children that serve `listener`. One that holds a connection for longer than
-    /// `overstay` (rounded up to seconds, at least one) dies by SIGALRM.
+    /// `overstay` (rounded up to seconds, at least one) dies by SIGALRM. With `admitted`, only a
+    /// peer of this user is read; without, whoever may open the socket.
     ///
     /// # Errors
     /// [`SandboxError`] if `/proc` cannot be read or no filter can be made.
-    pub fn prepare(listener: Listener, overstay: Duration) -> Result<Self, SandboxError> {
+    pub fn prepare(
+        listener: Listener,
+        overstay: Duration,
+        admitted: Option<u32>,
+    ) -> Result<Self, SandboxError> {
         // Children wait in accept(2).
         fcntl(&listener, FcntlArg::F_SETFL(OFlag::empty()))
             .map_err(|e| SandboxError::process("set up the listener", e))?;
@@ -74,6 +81,7 @@ impl Cell {
             overstay: u32::try_from(overstay.as_millis().div_ceil(1000))
                 .unwrap_or(u32::MAX)
                 .max(1),
+            admitted,
             clock: ClockPages::find()?,
             waiting: Seal::prepare(Profile::ParserChild)?,
             accepted: Seal::prepare(Profile::ParserChildAccepted)?,
@@ -117,6 +125,11 @@ impl Cell {
                 Err(_) => exit(NOT_ANSWERED),
             }
         };
+        // SAFETY: the descriptor was just opened and stays so until this process exits.
+        let peer = unsafe { BorrowedFd::borrow_raw(connection) };
+        if self.admitted.is_some() && uid_of_peer(peer) != self.admitted {
+            exit(NOT_ANSWERED);
+        }
         // SAFETY: closes the listener under its owner, which this process never uses again: it
         // leaves by exit.
         unsafe { libc::close(raw) };
@@ -271,4 +284,10 @@ impl Drop for ExitOnUnwind {
     fn drop(&mut self) {
         exit(NOT_ANSWERED);
     }
+}
+
+fn uid_of_peer(connection: BorrowedFd<'_>) -> Option<u32> {
+    getsockopt(&connection, PeerCredentials)
+        .ok()
+        .map(|peer| peer.uid())
 }

@@ -2,7 +2,7 @@
 
 use crate::take_apart;
 use chancery_host::activation::{ActivationError, Listeners};
-use chancery_host::process::{diagnostics, ready};
+use chancery_host::process::{ProcessError, diagnostics, ready, uid_of};
 use chancery_host::sandbox::{Confinement, Profile, SandboxError, confine, seal};
 use chancery_host::zygote::{self, Cell, End};
 use chancery_protocol::ipc::parse::Request;
@@ -37,13 +37,13 @@ const OPEN_FILES: u64 = 32;
 /// RLIMIT_AS, also of each child: far above what a message of 64 KiB needs.
 const ADDRESS_SPACE: u64 = 256 << 20;
 
-/// Runs `chancery-parser [--children N]` until SIGTERM, with which its children die too. Exit
+/// Runs `chancery-parser [--children N] [--peer USER]` until SIGTERM, with which its children die too. Exit
 /// code 2 for wrong arguments, 1 if it cannot serve; the log says why.
 #[must_use]
 pub fn main() -> ExitCode {
     diagnostics("parser");
-    let error = match children_wanted(std::env::args_os().skip(1)) {
-        Ok(children) => match serve(children) {
+    let error = match wanted(std::env::args_os().skip(1)) {
+        Ok(wanted) => match serve(&wanted) {
             Ok(never) => match never {},
             Err(error) => error,
         },
@@ -60,9 +60,11 @@ pub fn main() -> ExitCode {
 #[derive(Debug, thiserror::Error)]
 enum ParserError {
     #[error(
-        "wrong arguments; usage: chancery-parser [--children N], with N from 1 to {MOST_CHILDREN}"
+        "wrong arguments; usage: chancery-parser [--children N] [--peer USER], with N from 1 to {MOST_CHILDREN}"
     )]
     Arguments,
+    #[error(transparent)]
+    Peer(#[from] ProcessError),
     #[error(transparent)]
     Activation(#[from] ActivationError),
     #[error(transparent)]
@@ -84,37 +86,59 @@ enum ParserError {
     Reexecute(io::Error),
 }
 
-fn children_wanted(mut arguments: impl Iterator<Item = OsString>) -> Result<usize, ParserError> {
-    let Some(option) = arguments.next() else {
-        return Ok(CHILDREN);
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+struct Wanted {
+    children: usize,
+    /// The one user whose connections are read.
+    peer: Option<String>,
+}
+
+fn wanted(mut arguments: impl Iterator<Item = OsString>) -> Result<Wanted, ParserError> {
+    let mut wanted = Wanted {
+        children: CHILDREN,
+        peer: None,
     };
-    let value = arguments
-        .next()
-        .and_then(|value| value.into_string().ok()?.parse().ok());
-    match (option.to_str(), value, arguments.next()) {
-        (Some("--children"), Some(children @ 1..=MOST_CHILDREN), None) => Ok(children),
-        _ => Err(ParserError::Arguments),
+    while let Some(option) = arguments.next() {
+        let value = arguments.next().and_then(|value| value.into_string().ok());
+        match (option.to_str(), value) {
+            (Some("--children"), Some(value)) => {
+                wanted.children = value
+                    .parse()
+                    .ok()
+                    .filter(|children| (1..=MOST_CHILDREN).contains(children))
+                    .ok_or(ParserError::Arguments)?;
+            }
+            (Some("--peer"), Some(user)) => wanted.peer = Some(user),
+            _ => return Err(ParserError::Arguments),
+        }
     }
+    Ok(wanted)
 }
 
 /// Shuts itself in and keeps `children` children waiting. The signal of a stop needs no handler:
 /// it ends this process, and each child dies with it.
-fn serve(children: usize) -> Result<Infallible, ParserError> {
+fn serve(wanted: &Wanted) -> Result<Infallible, ParserError> {
     let mut listeners = Listeners::from_environment()?;
     let listener = listeners.seqpacket(SOCKET)?;
     listeners.finish()?;
-    let cell = Cell::prepare(listener, OVERSTAY)?;
+    let peer = wanted.peer.as_deref().map(uid_of).transpose()?;
+    let cell = Cell::prepare(listener, OVERSTAY, peer)?;
     let confined = confine(&confinement()?)?;
     seal(Profile::ParserZygote)?;
     let mut pool = Pool {
         cell,
-        wanted: children,
+        wanted: wanted.children,
         waiting: BTreeSet::new(),
         deaths: 0,
     };
     pool.fill()?;
     ready();
-    tracing::info!(children, landlock_abi = confined.landlock_abi, "ready");
+    tracing::info!(
+        children = wanted.children,
+        landlock_abi = confined.landlock_abi,
+        "ready"
+    );
     loop {
         let (child, end) = zygote::wait().map_err(ParserError::Wait)?;
         pool.note(child, end)?;
@@ -234,24 +258,26 @@ fn cause(signal: i32) -> &'static str {
 mod tests {
     use super::*;
 
-    fn wanted(arguments: &[&str]) -> Option<usize> {
-        children_wanted(arguments.iter().map(OsString::from)).ok()
+    fn children(arguments: &[&str]) -> Option<usize> {
+        let wanted = wanted(arguments.iter().map(OsString::from)).ok()?;
+        Some(wanted.children)
     }
 
     #[test]
     fn the_number_of_children_is_bounded() {
-        assert_eq!(wanted(&[]), Some(CHILDREN));
-        assert_eq!(wanted(&["--children", "1"]), Some(1));
-        assert_eq!(wanted(&["--children", "256"]), Some(256));
+        assert_eq!(children(&[]), Some(CHILDREN));
+        assert_eq!(children(&["--children", "1"]), Some(1));
+        assert_eq!(children(&["--children", "256"]), Some(256));
         for refused in [
             &["--children"][..],
             &["--children", "0"],
             &["--children", "257"],
             &["--children", "many"],
             &["--children", "1", "2"],
+            &["--peer"],
             &["--help"],
         ] {
-            assert_eq!(wanted(refused), None, "{refused:?}");
+            assert_eq!(children(refused), None, "{refused:?}");
         }
     }
 

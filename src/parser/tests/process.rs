@@ -428,7 +428,7 @@ fn what_is_wrong_at_start_is_said() {
     let (code, log) = run(&["--children", "none"]);
     assert_eq!(code, Some(2));
     assert!(
-        log.contains("usage: chancery-parser [--children N]"),
+        log.contains("usage: chancery-parser [--children N] [--peer USER]"),
         "{log}"
     );
     let (code, log) = run(&[]);

@@ -161,6 +161,7 @@ pub(super) const ZYGOTE: &[c_long] = &[
 /// takes away. `seccomp` and `prctl` install it.
 pub(super) const CHILD: &[c_long] = &[
     libc::SYS_accept4,
+    libc::SYS_getsockopt,
     libc::SYS_seccomp,
     libc::SYS_sendto,
     libc::SYS_setitimer,

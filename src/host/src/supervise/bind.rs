@@ -131,10 +131,16 @@ fn prepare_path(path: &Path) -> Result<(), SuperviseError> {
         .map_err(failed)?;
     let found = fs::metadata(folder).map_err(failed)?;
     let (uid, mode) = (found.uid(), found.mode() & 0o7777);
-    if uid != nix::unistd::geteuid().as_raw() || mode & 0o077 != 0 {
-        return Err(SuperviseError::FolderOpen {
+    // First: whoever it does not belong to could not change its mode.
+    if uid != nix::unistd::geteuid().as_raw() {
+        return Err(SuperviseError::FolderForeign {
             path: folder.to_owned(),
             uid,
+        });
+    }
+    if mode & 0o077 != 0 {
+        return Err(SuperviseError::FolderOpen {
+            path: folder.to_owned(),
             mode,
         });
     }
@@ -157,4 +163,28 @@ fn is_served(path: &Path) -> bool {
     let attempt = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)
         .and_then(|fd| connect(fd.as_raw_fd(), &UnixAddr::new(path)?));
     attempt != Err(nix::errno::Errno::ECONNREFUSED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::chown;
+
+    #[test]
+    fn a_folder_of_another_user_asks_for_that_user_and_not_for_a_mode() {
+        let folder = tempfile::tempdir().unwrap();
+        let (folder, owner) = if nix::unistd::geteuid().is_root() {
+            fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+            chown(folder.path(), Some(65_534), None).unwrap();
+            (folder.path(), 65_534)
+        } else {
+            (Path::new("/"), 0)
+        };
+        let error = prepare_path(&folder.join("socket")).unwrap_err();
+        assert!(
+            matches!(error, SuperviseError::FolderForeign { uid, .. } if uid == owner),
+            "{error}"
+        );
+        assert!(error.to_string().ends_with("run as that user"), "{error}");
+    }
 }

@@ -385,13 +385,19 @@ pub enum SuperviseError {
         /// The cause.
         source: std::io::Error,
     },
-    /// A socket's folder lets others in.
-    #[error("socket folder {} belongs to user {uid} with mode {mode:o}; it must be yours alone: chmod 700", path.display())]
-    FolderOpen {
+    /// A socket's folder is another user's.
+    #[error("socket folder {} belongs to user {uid}; run as that user", path.display())]
+    FolderForeign {
         /// The folder.
         path: PathBuf,
         /// Its owner.
         uid: u32,
+    },
+    /// A socket's folder lets others in.
+    #[error("socket folder {} has mode {mode:o}; it must be yours alone: chmod 700", path.display())]
+    FolderOpen {
+        /// The folder.
+        path: PathBuf,
         /// Its mode.
         mode: u32,
     },

@@ -31,6 +31,7 @@ pub(crate) const TESTS: &[Test] = tests![
     a_child_without_an_answer_says_so,
     a_child_dies_of_whatever_else_it_tries,
     a_child_finds_no_descriptor_but_its_connection,
+    a_child_reads_nothing_of_a_stranger,
     a_child_that_overstays_dies,
     a_zygote_executes_itself_anew_and_is_replaced_in_the_end,
 ];
@@ -134,6 +135,10 @@ fn a_child_finds_no_descriptor_but_its_connection() {
     assert_eq!(attempt("descriptors"), (End::Exited(0), b"1".to_vec()));
 }
 
+fn a_child_reads_nothing_of_a_stranger() {
+    assert_eq!(attempt("stranger"), (End::Exited(NOT_ANSWERED), Vec::new()));
+}
+
 fn a_child_that_overstays_dies() {
     assert_eq!(attempt("loop"), (End::Killed(libc::SIGALRM), Vec::new()));
     assert_eq!(attempt("silence"), (End::Killed(libc::SIGALRM), Vec::new()));
@@ -173,7 +178,9 @@ pub(crate) fn cell(action: &str, folder: &str) {
     } else {
         60
     });
-    let cell = Cell::prepare(Listener::new("parse", fd).unwrap(), overstay).unwrap();
+    let own = chancery_host::process::current_uid();
+    let admitted = Some(if action == "stranger" { own + 1 } else { own });
+    let cell = Cell::prepare(Listener::new("parse", fd).unwrap(), overstay, admitted).unwrap();
     confine(&confinement()).unwrap();
     seal(Profile::ParserZygote).unwrap();
     let child = cell.spawn(act).unwrap();
@@ -303,7 +310,7 @@ pub(crate) fn zygote() {
     let mut listeners = Listeners::from_environment().unwrap();
     let listener = listeners.seqpacket("parse").unwrap();
     listeners.finish().unwrap();
-    let cell = Cell::prepare(listener, Duration::from_secs(60)).unwrap();
+    let cell = Cell::prepare(listener, Duration::from_secs(60), None).unwrap();
     confine(&confinement()).unwrap();
     seal(Profile::ParserZygote).unwrap();
     let mut children = BTreeSet::new();
