@@ -9,7 +9,8 @@ build:
 
 # A demo appliance in a temporary folder, and a foreign client that enrols with it.
 demo:
-	@tests/need.sh softhsm2 strongswan-pki libstrongswan-extra-plugins openssl
+	@tests/need.sh softhsm2 strongswan-pki libstrongswan-standard-plugins \
+		libstrongswan-extra-plugins openssl
 	cargo build --release --locked --bins
 	@tests/demo.sh target/release
 

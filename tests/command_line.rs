@@ -12,9 +12,10 @@ mod common;
 
 use std::fs;
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::Command;
 
-use common::{Appliance, CHANCERY, Device};
+use common::{Appliance, CHANCERY, Device, eventually};
 use serde_json::Value;
 
 fn code(output: &std::process::Output) -> Option<i32> {
@@ -82,6 +83,10 @@ fn certificates_are_found_by_whatever_is_known_of_them() {
     );
 
     assert_eq!(code(&appliance.chancery(&["cert", "show", "00"])), Some(3));
+    assert_eq!(
+        code(&appliance.chancery(&["cert", "find", "--limit", "0"])),
+        Some(2)
+    );
     let nothing = appliance.chancery(&["cert", "find", "nothing", "--output", "json"]);
     assert_eq!(code(&nothing), Some(3));
     assert_eq!(String::from_utf8_lossy(&nothing.stdout).trim(), "[]");
@@ -191,6 +196,40 @@ fn quickstart_touches_nothing_that_it_did_not_make() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
+fn quickstart(dir: &Path, listen: &str) -> (Option<i32>, String) {
+    let output = Command::new(CHANCERY)
+        .args(["quickstart", "--listen", listen, "--dir"])
+        .arg(dir)
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    (code(&output), error)
+}
+
+#[test]
+fn quickstart_makes_nothing_that_it_cannot_serve() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("a");
+    let occupied = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = occupied.local_addr().unwrap().to_string();
+    let (code, error) = quickstart(&dir, &address);
+    assert_eq!(code, Some(1));
+    assert!(
+        error.contains(&address) && error.contains("--listen"),
+        "{error}"
+    );
+    assert!(!dir.exists());
+
+    let dir = folder.path().join("x".repeat(90));
+    let (code, error) = quickstart(&dir, "127.0.0.1:0");
+    assert_eq!(code, Some(1));
+    assert!(
+        error.contains(dir.join("run").to_str().unwrap()) && error.contains("shorter --dir"),
+        "{error}"
+    );
+    assert!(!dir.exists());
+}
+
 #[test]
 fn an_appliance_that_is_there_is_served_again() {
     let mut appliance = Appliance::start();
@@ -202,6 +241,8 @@ fn an_appliance_that_is_there_is_served_again() {
     appliance.restart();
     assert_eq!(appliance.fact("root-sha256"), root);
     assert_eq!(appliance.fact("ra-sha256"), ra);
+    assert!(!appliance.log().contains("--listen"), "asked for no other");
+    assert!(!appliance.log().contains("enrolling a first device"));
     Device::new("CN=a", &[])
         .enrol(&appliance.server(), &challenge)
         .certificate();
@@ -217,19 +258,103 @@ fn an_appliance_that_is_there_is_served_again() {
 }
 
 #[test]
-fn doctor_finds_what_is_wrong() {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let mut appliance = Appliance::start_edited(|config| {
-        let listen = toml::Value::Array(vec![format!("127.0.0.1:{port}").into()]);
+fn a_first_enrolment_that_did_not_end_is_made_good() {
+    let mut appliance = Appliance::start();
+    appliance.stop();
+    let certificate = appliance.dir().join("quickstart-device/cert.pem");
+    fs::remove_file(&certificate).unwrap();
+    appliance.restart();
+    assert!(certificate.is_file());
+}
+
+#[test]
+fn enroll_tells_a_refusal_from_a_failure() {
+    let appliance = Appliance::start();
+    let challenge = appliance.folder.path().join("challenge");
+    fs::write(&challenge, "0123456789ABCDEF0123456789ABCDEF\n").unwrap();
+    let enroll = |url: &str| {
+        let output = Command::new(CHANCERY)
+            .args(["enroll", "--subject", "CN=a", "--url", url])
+            .arg("--challenge-file")
+            .arg(&challenge)
+            .arg("--out")
+            .arg(appliance.folder.path().join("device"))
+            .output()
+            .unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        (code(&output), error)
+    };
+    let (code, error) = enroll(&appliance.url());
+    assert_eq!(code, Some(4), "{error}");
+    let url = appliance.url_of("device");
+    let (code, error) = enroll(&url);
+    assert_eq!(code, Some(1), "{error}");
+    assert!(
+        error.contains(&format!("answered 404 to GetCACaps at {url}: ")),
+        "{error}"
+    );
+    eventually("front says so too", || {
+        let log = appliance.log();
+        log.contains("no such profile") && log.contains("path=\"/scep/device\"")
+    });
+}
+
+#[test]
+fn a_cleared_pin_brings_the_ra_back() {
+    let mut appliance = Appliance::start();
+    let unknown = appliance.chancery(&["token", "clear-pin", "--token", "nobody"]);
+    assert_eq!(code(&unknown), Some(3));
+    appliance.must(&["token", "clear-pin", "--token", "ra"]);
+
+    appliance.edit(|config| {
+        let listen = toml::Value::Array(vec![free_address().into()]);
         config["front"]
             .as_table_mut()
             .unwrap()
             .insert("listen".into(), listen);
     });
+    appliance.stop();
+    fs::write(appliance.dir().join("state/ra/ra/pin-refused"), "").unwrap();
+    appliance.restart();
+    let output = appliance.chancery(&["doctor"]);
+    assert_eq!(code(&output), Some(1));
+    let found = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(found.contains("FAILURE  token \"ra\": PIN"), "{found}");
+    assert!(found.contains("token clear-pin --token ra"), "{found}");
+    assert!(found.contains("FAILURE  ra and parser behind"), "{found}");
+    appliance.must(&["token", "clear-pin", "--token", "ra"]);
+    eventually("ra serves again, by itself", || {
+        appliance.chancery(&["doctor"]).status.success()
+    });
+    assert!(
+        appliance
+            .log()
+            .contains("role ended; starting it again role=\"ra\"")
+    );
+}
+
+/// An address that was free just now.
+fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+#[test]
+fn doctor_finds_what_is_wrong() {
+    let address = free_address();
+    let mut appliance = Appliance::start_edited(|config| {
+        let listen = toml::Value::Array(vec![address.clone().into()]);
+        config["front"]
+            .as_table_mut()
+            .unwrap()
+            .insert("listen".into(), listen);
+    });
+    assert!(
+        appliance.log().contains(&format!(
+            "the configuration decides: listening on {address}"
+        )),
+        "the appliance was asked for another address"
+    );
     let well: Value =
         serde_json::from_str(&appliance.must(&["doctor", "--output", "json"])).unwrap();
     let well = well.as_array().unwrap();
@@ -237,13 +362,19 @@ fn doctor_finds_what_is_wrong() {
         well.iter().all(|finding| finding["verdict"] == "ok"),
         "{well:?}"
     );
-    for what in ["configuration", "sandbox", "ledger", "ca", "clock"] {
+    for what in ["configuration", "sandbox", "disk", "ledger", "ca", "clock"] {
         assert!(well.iter().any(|finding| finding["what"] == what), "{what}");
     }
+    let behind = format!("ra and parser behind {address}");
+    assert!(well.iter().any(|finding| finding["what"] == *behind));
     appliance.stop();
     let output = appliance.chancery(&["doctor"]);
     assert_eq!(code(&output), Some(1));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("FAILURE  ledger"), "{text}");
     assert!(text.contains("FAILURE  http://"), "{text}");
+    assert!(!text.contains("`chancery doctor`"), "{text}");
+    fs::write(appliance.dir().join("chancery.toml"), "[").unwrap();
+    let output = appliance.chancery(&["doctor"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("1 thing is wrong"));
 }

@@ -4,7 +4,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-tests/need.sh softhsm2 strongswan-pki libstrongswan-extra-plugins openssl
+# strongSwan reads elliptic certificates with its openssl plugin, of the standard plugins.
+tests/need.sh softhsm2 strongswan-pki libstrongswan-standard-plugins \
+    libstrongswan-extra-plugins openssl
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT

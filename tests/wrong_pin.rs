@@ -22,13 +22,7 @@ fn a_wrong_pin_serves_unavailable_until_a_custodian_acts() {
     let right = fs::read(&pin_file).unwrap();
     fs::write(&pin_file, "wrong-pin").unwrap();
 
-    let config = appliance.dir().join("chancery.toml");
-    let mut run = std::process::Command::new(common::CHANCERY)
-        .args(["run", "--config"])
-        .arg(&config)
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
+    appliance.restart();
     let marker = appliance.dir().join("state/ca/ca/pin-refused");
     eventually("the PIN is refused", || marker.exists());
     eventually("the CA says so", || {
@@ -36,14 +30,19 @@ fn a_wrong_pin_serves_unavailable_until_a_custodian_acts() {
         output.status.code() == Some(5) && String::from_utf8_lossy(&output.stderr).contains("PIN")
     });
     let doctor = appliance.chancery(&["doctor"]);
-    assert!(String::from_utf8_lossy(&doctor.stdout).contains("refused the PIN"));
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(run.id()).unwrap());
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-    run.wait().unwrap();
+    let found = String::from_utf8_lossy(&doctor.stdout);
+    assert!(
+        found.contains("refused the PIN") && found.contains("token clear-pin --token ca"),
+        "{found}"
+    );
 
     fs::write(&pin_file, right).unwrap();
-    fs::remove_file(marker).unwrap();
-    appliance.restart();
+    appliance.must(&["token", "clear-pin", "--token", "ca"]);
+    assert!(!marker.exists());
+    eventually("the CA serves again, by itself", || {
+        let minting = ["challenge", "new", "--profile", "devices"];
+        appliance.chancery(&minting).status.success()
+    });
     let challenge = appliance.challenge(&["--subject", "CN=a"]);
     Device::new("CN=a", &[])
         .enrol(&appliance.server(), &challenge)

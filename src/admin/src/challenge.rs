@@ -41,16 +41,19 @@ pub(crate) fn new(config: &Config, options: &NewChallenge, output: Output) -> Re
         device_id: options.device_id.clone(),
     };
     let (handle, expires) = mint(config, asked)?;
+    print(&handle, expires, output).map_err(End::cannot("write the challenge to standard output"))
+}
+
+fn print(handle: &Secret, expires: u64, output: Output) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     if output == Output::Json {
         stdout.write_all(b"{\"challenge\":\"")?;
         stdout.write_all(handle.expose())?;
-        writeln!(stdout, "\",\"expires\":\"{}\"}}", text::time(expires))?;
+        writeln!(stdout, "\",\"expires\":\"{}\"}}", text::time(expires))
     } else {
         stdout.write_all(handle.expose())?;
-        stdout.write_all(b"\n")?;
+        stdout.write_all(b"\n")
     }
-    Ok(())
 }
 
 /// Asks the CA for a challenge; returns it and when it expires.
@@ -60,6 +63,7 @@ pub(crate) fn mint(config: &Config, asked: Asked) -> Result<(Secret, u64), End> 
         Ok(Reply::Challenge(challenge)) => Ok((challenge.handle, challenge.expires)),
         Ok(Reply::Refused(cause)) => Err(End::Refused(cause)),
         Ok(Reply::Unavailable(cause)) => Err(End::TokenUnavailable(cause)),
+        Ok(Reply::Failed(cause)) => Err(End::Failed(cause)),
         Ok(Reply::Status(_)) => Err(End::Failed("the ca answered another question".into())),
         Err(error) => Err(End::unreachable("ca", &error)),
     }

@@ -44,6 +44,9 @@ pub(crate) enum Command {
     /// Certificates.
     #[command(subcommand)]
     Cert(Cert),
+    /// PKCS#11 tokens.
+    #[command(subcommand)]
+    Token(Token),
     /// Enrols a key over SCEP, as a device would.
     Enroll(Enroll),
     /// The configuration file.
@@ -58,9 +61,9 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Quickstart {
-    /// Address for HTTP.
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
-    pub(crate) listen: SocketAddr,
+    /// Address for HTTP of a new appliance, by default 127.0.0.1:8080; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
     /// Key of the issuing CA: rsa2048, rsa3072, rsa4096, p256 or p384.
     #[arg(long, value_name = "ALGORITHM", default_value = "p256")]
     pub(crate) ca_key: KeyAlgorithm,
@@ -104,13 +107,23 @@ pub(crate) enum Cert {
         /// What to look for.
         text: Option<String>,
         /// Most rows.
-        #[arg(long, default_value_t = 100)]
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
     },
     /// Shows one certificate by serial number or SHA-256.
     Show {
         /// Serial number or SHA-256, hexadecimal.
         id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// Lets a refused PIN be tried again, once; first put the right one into its file.
+    ClearPin {
+        /// The token, by its name in the configuration.
+        #[arg(long, value_name = "NAME")]
+        token: String,
     },
 }
 

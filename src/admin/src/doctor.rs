@@ -2,14 +2,14 @@
 //! do about what is wrong.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
 use chancery_config::{Config, Token};
 use chancery_host::ipc::Channel;
-use chancery_host::{clock, sandbox};
+use chancery_host::{clock, process, sandbox};
 use chancery_protocol::ipc::{operator, query, socket};
 use der::asn1::Null;
 use der::{Decode, pem};
@@ -17,14 +17,23 @@ use serde::Serialize;
 use x509_cert::certificate::Certificate;
 
 use crate::cli::Output;
-use crate::end::End;
-use crate::text;
+use crate::end::{End, no_answer};
+use crate::{text, token};
 
 /// How long one thing may take to answer.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Remaining life of a CA certificate below which doctor warns, in seconds.
 const SOON: u64 = 60 * 86_400;
+
+/// The body of a PKIOperation that no parser takes for a message.
+const JUNK: &str = "chancery doctor";
+
+/// Free space in octets below which doctor warns of the ledger's disk.
+const AMPLE: u64 = 1 << 30;
+
+/// The same, below which it fails.
+const LOW: u64 = 100 << 20;
 
 /// How one thing is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -77,10 +86,10 @@ pub(crate) fn doctor(path: &Path, output: Output) -> Result<(), End> {
         .iter()
         .filter(|finding| finding.verdict == Verdict::Failure)
         .count();
-    if wrong == 0 {
-        Ok(())
-    } else {
-        Err(End::Failed(format!("{wrong} things are wrong")))
+    match wrong {
+        0 => Ok(()),
+        1 => Err(End::Failed("1 thing is wrong".into())),
+        _ => Err(End::Failed(format!("{wrong} things are wrong"))),
     }
 }
 
@@ -93,6 +102,7 @@ fn examine(config: &Config, findings: &mut Findings) {
         let what = format!("certificate of ca \"{}\"", authority.id);
         certificate(&what, &authority.certificate, findings);
     }
+    disk(&config.ledger.database, findings);
     let time = ledger(config, findings);
     ca(config, findings);
     clock_against(time, findings);
@@ -137,24 +147,19 @@ fn token_files(config: &Config, token: &Token, findings: &mut Findings) {
         );
         findings.add(what("files"), Verdict::Failure, detail);
     }
-    let role = if config.challenge_key.token == token.name {
-        "ca"
-    } else {
-        "ra"
-    };
-    let state = config.state_dir(role).join(&token.name);
-    if state.join("pin-refused").exists() {
+    let state = token::state(config, &token.name);
+    if token::refused_mark(&state).exists() {
         findings.add(
             what("PIN"),
             Verdict::Failure,
             format!(
                 "the token refused the PIN, and it will not be tried again by itself; put the right \
-                 one into {}, then remove {}",
+                 one into {}, then run `chancery token clear-pin --token {}`",
                 token.pin_file.display(),
-                state.join("pin-refused").display()
+                token.name
             ),
         );
-    } else if state.join("login-pending").exists() {
+    } else if token::pending_mark(&state).exists() {
         findings.add(
             what("PIN"),
             Verdict::Warning,
@@ -209,6 +214,34 @@ fn certificate(what: &str, file: &Path, findings: &mut Findings) {
     }
 }
 
+/// The ledger grows with every certificate; when it cannot, nothing is signed.
+fn disk(database: &Path, findings: &mut Findings) {
+    let folder = database.parent().unwrap_or(Path::new("/"));
+    let free = match process::free_space(folder) {
+        Ok(free) => free,
+        Err(error) => {
+            let detail = format!("{}: {error}", folder.display());
+            return findings.add("disk", Verdict::Failure, detail);
+        }
+    };
+    let verdict = room(free);
+    let remedy = match verdict {
+        Verdict::Ok => "",
+        Verdict::Warning => "; make room before the ledger cannot grow",
+        Verdict::Failure => "; make room: nothing is signed when the ledger cannot grow",
+    };
+    let detail = format!("{} MiB free in {}{remedy}", free >> 20, folder.display());
+    findings.add("disk", verdict, detail);
+}
+
+fn room(free: u64) -> Verdict {
+    match free {
+        ..LOW => Verdict::Failure,
+        LOW..AMPLE => Verdict::Warning,
+        AMPLE.. => Verdict::Ok,
+    }
+}
+
 fn ledger(config: &Config, findings: &mut Findings) -> Option<u64> {
     let channel = Channel::new(config.socket(socket::LEDGER_QUERY), DEADLINE);
     match channel.call(&query::Request::Status(Null)) {
@@ -233,11 +266,7 @@ fn ledger(config: &Config, findings: &mut Findings) -> Option<u64> {
             None
         }
         Err(error) => {
-            findings.add(
-                "ledger",
-                Verdict::Failure,
-                End::unreachable("ledger", &error).to_string(),
-            );
+            findings.add("ledger", Verdict::Failure, no_answer("ledger", &error));
             None
         }
     }
@@ -254,7 +283,11 @@ fn ca(config: &Config, findings: &mut Findings) {
             );
             findings.add("ca", Verdict::Ok, detail);
         }
-        Ok(operator::Reply::Unavailable(cause) | operator::Reply::Refused(cause)) => {
+        Ok(
+            operator::Reply::Unavailable(cause)
+            | operator::Reply::Refused(cause)
+            | operator::Reply::Failed(cause),
+        ) => {
             findings.add("ca", Verdict::Failure, cause);
         }
         Ok(operator::Reply::Challenge(_)) => {
@@ -265,11 +298,7 @@ fn ca(config: &Config, findings: &mut Findings) {
             );
         }
         Err(error) => {
-            findings.add(
-                "ca",
-                Verdict::Failure,
-                End::unreachable("ca", &error).to_string(),
-            );
+            findings.add("ca", Verdict::Failure, no_answer("ca", &error));
         }
     }
 }
@@ -291,40 +320,72 @@ fn clock_against(newest_record: Option<u64>, findings: &mut Findings) {
     }
 }
 
+/// Front by itself, then front with ra and parser behind it.
 fn front(address: SocketAddr, config: &Config, findings: &mut Findings) {
     let Some(profile) = config.profiles.first() else {
         return;
     };
-    let what = format!("http://{address}/scep/{}", profile.name);
-    let request = format!(
-        "GET /scep/{}?operation=GetCACert HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n",
-        profile.name
-    );
-    let answer = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&address, DEADLINE)?;
-        stream.set_read_timeout(Some(DEADLINE))?;
-        stream.write_all(request.as_bytes())?;
-        let mut head = Vec::new();
-        stream.take(64 * 1024).read_to_end(&mut head)?;
-        let line = head
-            .split(|octet| *octet == b'\r')
-            .next()
-            .unwrap_or_default();
-        Ok(String::from_utf8_lossy(line).into_owned())
-    };
-    match answer() {
-        Ok(line) if line.ends_with("200 OK") => findings.add(what, Verdict::Ok, "serves GetCACert"),
+    let path = format!("/scep/{}", profile.name);
+    let what = format!("http://{address}{path}");
+    match status_line(address, &format!("GET {path}?operation=GetCACert"), "") {
+        Ok(line) if line.ends_with("200 OK") => {
+            findings.add(what, Verdict::Ok, "serves GetCACert");
+        }
         Ok(line) => findings.add(
             what,
             Verdict::Failure,
             format!("answers \"{line}\" to GetCACert; the CA publishes it when it has started"),
         ),
+        Err(error) => {
+            let detail = format!("{error}; is front running?");
+            // Nothing can be said of what stands behind it.
+            return findings.add(what, Verdict::Failure, detail);
+        }
+    }
+    let what = format!("ra and parser behind {address}");
+    match status_line(
+        address,
+        &format!("POST {path}?operation=PKIOperation"),
+        JUNK,
+    ) {
+        Ok(line) if line.contains(" 400 ") => {
+            findings.add(what, Verdict::Ok, "refuse what is no message");
+        }
+        Ok(line) => findings.add(
+            what,
+            Verdict::Failure,
+            format!(
+                "\"{line}\" instead of 400 to a PKIOperation that is no message; ra or parser does \
+                 not work, see their logs"
+            ),
+        ),
         Err(error) => findings.add(
             what,
             Verdict::Failure,
-            format!("{error}; is front running?"),
+            format!(
+                "{error} after a PKIOperation that is no message; ra or parser does not work, see \
+                 their logs"
+            ),
         ),
     }
+}
+
+/// Sends a request of one body, returns the status line.
+fn status_line(address: SocketAddr, target: &str, body: &str) -> io::Result<String> {
+    let request = format!(
+        "{target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut stream = TcpStream::connect_timeout(&address, DEADLINE)?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    stream.write_all(request.as_bytes())?;
+    let mut head = Vec::new();
+    stream.take(64 * 1024).read_to_end(&mut head)?;
+    let line = head
+        .split(|octet| *octet == b'\r')
+        .next()
+        .unwrap_or_default();
+    Ok(String::from_utf8_lossy(line).into_owned())
 }
 
 fn print(findings: &[Finding], output: Output) -> Result<(), End> {
@@ -343,4 +404,18 @@ fn print(findings: &[Finding], output: Output) -> Result<(), End> {
         println!("{mark}  {}: {}", finding.what, finding.detail);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AMPLE, LOW, Verdict, room};
+
+    #[test]
+    fn little_room_is_a_warning_and_hardly_any_a_failure() {
+        assert_eq!(room(0), Verdict::Failure);
+        assert_eq!(room(LOW - 1), Verdict::Failure);
+        assert_eq!(room(LOW), Verdict::Warning);
+        assert_eq!(room(AMPLE - 1), Verdict::Warning);
+        assert_eq!(room(AMPLE), Verdict::Ok);
+    }
 }

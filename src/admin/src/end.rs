@@ -1,5 +1,7 @@
 //! How a command ends: exit codes that scripts rely on.
 
+use core::fmt::Display;
+use std::io;
 use std::process::ExitCode;
 
 use chancery_config::ConfigError;
@@ -40,9 +42,15 @@ impl End {
     /// A role that does not answer.
     pub(crate) fn unreachable(role: &str, error: &CallError) -> Self {
         Self::Failed(format!(
-            "{role} does not answer: {error}; is the appliance running, and may this user open its \
-             sockets? `chancery doctor` tells more"
+            "{}; `chancery doctor` tells more",
+            no_answer(role, error)
         ))
+    }
+
+    /// A system call that failed, for `map_err`: `action` says what it was for, with the path or
+    /// address.
+    pub(crate) fn cannot(action: impl Display) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self::Failed(format!("cannot {action}: {error}"))
     }
 }
 
@@ -52,8 +60,10 @@ impl From<ConfigError> for End {
     }
 }
 
-impl From<std::io::Error> for End {
-    fn from(error: std::io::Error) -> Self {
-        Self::Failed(error.to_string())
-    }
+/// What is known of a role that does not answer, with the first remedy.
+pub(crate) fn no_answer(role: &str, error: &CallError) -> String {
+    format!(
+        "{role} does not answer: {error}; is the appliance running, and may this user open its \
+         sockets?"
+    )
 }

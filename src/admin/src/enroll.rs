@@ -1,6 +1,8 @@
 //! `chancery enroll`: the client crate's command.
 
-use chancery_client::{Challenge, EnrollOptions, KeyKind, Url, enroll_command};
+use chancery_client::{
+    Challenge, CommandError, EnrolError, EnrollOptions, KeyKind, Url, enroll_command,
+};
 use chancery_protocol::name::{DistinguishedName, GeneralName};
 use chancery_protocol::wire::Digest;
 
@@ -25,10 +27,6 @@ pub(crate) fn enroll(options: &Enroll) -> Result<(), End> {
         .collect::<Result<_, _>>();
     let enrol = EnrollOptions {
         url: options.url.parse::<Url>().map_err(|error| usage(&error))?,
-        challenge: match options.challenge_file.to_str() {
-            Some("-") => Challenge::StandardInput,
-            _ => Challenge::File(options.challenge_file.clone()),
-        },
         subject: DistinguishedName::parse(&options.subject).map_err(|error| usage(&error))?,
         sans: sans.map_err(|error| usage(&error))?,
         root_sha256,
@@ -38,7 +36,14 @@ pub(crate) fn enroll(options: &Enroll) -> Result<(), End> {
             .map_err(|error| usage(&error))?,
         out: options.out.clone(),
     };
-    enroll_command(&enrol).map_err(|error| End::Failed(error.to_string()))?;
+    let challenge = match options.challenge_file.to_str() {
+        Some("-") => Challenge::StandardInput,
+        _ => Challenge::File(options.challenge_file.clone()),
+    };
+    enroll_command(&enrol, &challenge).map_err(|error| match error {
+        CommandError::Enrol(EnrolError::Refused { .. }) => End::Refused(error.to_string()),
+        other => End::Failed(other.to_string()),
+    })?;
     eprintln!(
         "chancery: enrolled; key.pem, cert.pem and chain.pem are in {}",
         options.out.display()

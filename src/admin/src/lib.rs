@@ -15,6 +15,7 @@ mod pem;
 mod quickstart;
 mod run;
 mod text;
+mod token;
 mod token_step;
 
 use std::path::PathBuf;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 use chancery_config::Config;
 use clap::Parser;
 
-use crate::cli::{Challenge, Cli, Command, ConfigCommand};
+use crate::cli::{Challenge, Cli, Command, ConfigCommand, Token};
 use crate::end::End;
 
 /// Where the configuration is if nothing else is said.
@@ -52,6 +53,7 @@ fn dispatch(cli: &Cli) -> Result<(), End> {
             quickstart::quickstart(dir, options)
         }
         Command::Run => run::run(&load(cli)?),
+        Command::Token(Token::ClearPin { token }) => token::clear_pin(&load(cli)?, token),
         Command::Challenge(Challenge::New(new)) => challenge::new(&load(cli)?, new, cli.output),
         Command::Cert(command) => cert::cert(&load(cli)?, command, cli.output),
         Command::Enroll(options) => enroll::enroll(options),

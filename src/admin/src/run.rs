@@ -1,11 +1,12 @@
 //! `chancery run`: for a developer what systemd does in production.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use chancery_config::{Config, SOCKETS};
-use chancery_host::process::Stop;
+use chancery_host::process::{self, Stop, current_uid};
 use chancery_host::supervise::{Role, Socket, Supervisor};
 use chancery_protocol::ipc::socket;
 
@@ -19,11 +20,24 @@ const ROLES: &[&str] = &["ledger", "ca", "parser", "ra", "front"];
 
 /// `run`: until interrupted.
 pub(crate) fn run(config: &Config) -> Result<(), End> {
+    process::diagnostics("chancery");
     let mut supervisor = start(config)?;
     for address in supervisor.addresses(socket::FRONT_HTTP) {
         eprintln!("chancery: serving on http://{address}/scep/");
+        note_unspecified(address);
     }
     supervise(&mut supervisor)
+}
+
+/// Devices cannot reach the address that means every address of this machine.
+pub(crate) fn note_unspecified(address: SocketAddr) {
+    if address.ip().is_unspecified() {
+        eprintln!(
+            "chancery: {} means every address of this machine; in the URL, give devices its own \
+             name",
+            address.ip()
+        );
+    }
 }
 
 /// Starts every role and waits until all of them serve.
@@ -40,7 +54,7 @@ pub(crate) fn start(config: &Config) -> Result<Supervisor, End> {
          separate users keep one from another's files"
     );
     let failed = |error: &dyn core::fmt::Display| End::Failed(error.to_string());
-    let stop = Stop::on_signals()?;
+    let stop = Stop::on_signals().map_err(End::cannot("watch for signals"))?;
     let mut supervisor =
         Supervisor::start(roles(config)?, &stop).map_err(|error| failed(&error))?;
     supervisor
@@ -61,7 +75,7 @@ fn roles(config: &Config) -> Result<Vec<Role>, End> {
         .iter()
         .map(|name| {
             let arguments: Vec<OsString> = match *name {
-                "parser" => Vec::new(),
+                "parser" => vec!["--peer".into(), current_uid().to_string().into()],
                 _ => vec!["--config".into(), config.path.clone().into()],
             };
             Ok(Role {
@@ -95,9 +109,14 @@ fn sockets(config: &Config, role: &str) -> Vec<Socket> {
     unix.chain(tcp).collect()
 }
 
+/// This program.
+pub(crate) fn own_program() -> Result<PathBuf, End> {
+    std::env::current_exe().map_err(End::cannot("find this program's own file"))
+}
+
 /// The role's program, beside this one.
 pub(crate) fn program(role: &str) -> Result<PathBuf, End> {
-    let own = std::env::current_exe()?;
+    let own = own_program()?;
     let program = own.with_file_name(format!("chancery-{role}"));
     if program.is_file() {
         return Ok(program);

@@ -127,7 +127,10 @@ struct Transcript<'a> {
 /// Reads a plan, carries it out, prints the result.
 pub(crate) fn main() -> Result<(), End> {
     let mut text = String::new();
-    io::stdin().take(1 << 20).read_to_string(&mut text)?;
+    io::stdin()
+        .take(1 << 20)
+        .read_to_string(&mut text)
+        .map_err(End::cannot("read the plan from standard input"))?;
     let plan: Plan = serde_json::from_str(&text).map_err(|error| End::Usage(error.to_string()))?;
     let made = carry_out(&plan)?;
     let text = serde_json::to_string(&made).map_err(failed)?;
@@ -278,14 +281,17 @@ fn serial(session: &mut Session) -> Result<Vec<u8>, End> {
 
 fn write_transcript(path: &Path, transcript: &Transcript<'_>) -> Result<(), End> {
     let text = serde_json::to_string_pretty(transcript).map_err(failed)?;
-    let mut file = File::create_new(path)?;
-    file.write_all(text.as_bytes())?;
-    file.write_all(b"\n")?;
-    file.sync_all()?;
-    if let Some(folder) = path.parent() {
-        File::open(folder)?.sync_all()?;
-    }
-    Ok(())
+    let write = || {
+        let mut file = File::create_new(path)?;
+        file.write_all(text.as_bytes())?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        match path.parent() {
+            Some(folder) => File::open(folder)?.sync_all(),
+            None => Ok(()),
+        }
+    };
+    write().map_err(End::cannot(format!("write {}", path.display())))
 }
 
 /// SHA-256 in hexadecimal.

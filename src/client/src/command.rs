@@ -31,8 +31,6 @@ pub enum Challenge {
 pub struct EnrollOptions {
     /// The server.
     pub url: Url,
-    /// The challenge.
-    pub challenge: Challenge,
     /// The subject.
     pub subject: DistinguishedName,
     /// The subject alternative names.
@@ -99,23 +97,27 @@ pub enum CommandError {
 /// Longest challenge, in octets (RFC 2985 §5.4.1: pkcs-9-ub-challengePassword).
 const MAX_CHALLENGE: usize = 255;
 
-/// Runs `chancery enroll` to its end, on a runtime of its own. Not to be called from async code.
+/// Runs `chancery enroll` to its end, with the challenge read from its source, on a runtime of its
+/// own. Not to be called from async code.
 ///
 /// # Errors
 /// [`CommandError`].
-pub fn enroll_command(options: &EnrollOptions) -> Result<Enrolled, CommandError> {
+pub fn enroll_command(
+    options: &EnrollOptions,
+    challenge: &Challenge,
+) -> Result<Enrolled, CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(CommandError::Runtime)?;
-    let challenge = read_challenge(&options.challenge)?;
+    let challenge = read_challenge(challenge)?;
     runtime.block_on(enroll_to_folder(options, challenge))
 }
 
 /// Enrols and writes key.pem (mode 0600, before anything is sent), chain.pem (the issuers, root
 /// last) and cert.pem. A folder with a key but no certificate is an enrolment that did not come
 /// to its end: it goes on with that key, so that a lost answer costs no second challenge. Nothing
-/// is ever overwritten but an unfinished chain.pem. [`EnrollOptions::challenge`] is not read.
+/// is ever overwritten but an unfinished chain.pem.
 ///
 /// # Errors
 /// [`CommandError`].

@@ -161,7 +161,7 @@ pub async fn enroll(server: &Server, request: &EnrolRequest<'_>) -> Result<Enrol
         .pki_operation(request.transport, &message.der)
         .await?;
     if response.status != 200 {
-        return Err(server::status("PKIOperation", &response).into());
+        return Err(server.status("PKIOperation", &response).into());
     }
     let reply = CertRep::read(&response.body)?;
     let reply_signer = reply.signer(trusted.signers.iter().copied());
@@ -191,7 +191,7 @@ pub async fn enroll(server: &Server, request: &EnrolRequest<'_>) -> Result<Enrol
 }
 
 async fn check_caps(server: &Server, request: &EnrolRequest<'_>) -> Result<(), EnrolError> {
-    let caps = server.get_ca_caps().await?;
+    let caps = server.announced().await?;
     let needed = [
         (request.transport == Transport::Post).then_some(server::POST),
         Some(server::AES),

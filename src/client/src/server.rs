@@ -19,10 +19,12 @@ pub enum ServerError {
     #[error(transparent)]
     Http(#[from] HttpError),
     /// An answer other than 200.
-    #[error("the server answered {operation} with HTTP status {status}, {}", remedy(*status, *retry_after))]
+    #[error("the server answered {status} to {operation} at {url}: {}", remedy(*status, *retry_after))]
     Status {
         /// The operation asked for.
         operation: &'static str,
+        /// Where.
+        url: Url,
         /// The status code.
         status: u16,
         /// When to try again, if the server says so.
@@ -37,7 +39,7 @@ fn remedy(status: u16, retry_after: Option<Duration>) -> String {
     match (status, retry_after) {
         (503, Some(after)) => format!("try again in {} s", after.as_secs()),
         (503, None) => "try again later".into(),
-        (404, _) => "check the URL's path: it names the profile".into(),
+        (404, _) => "is the profile's name right?".into(),
         (400, _) => "it could not read the message".into(),
         _ => "check the URL".into(),
     }
@@ -124,11 +126,19 @@ impl Server {
     /// # Errors
     /// [`ServerError::Http`] and [`ServerError::Status`] with 503.
     pub async fn get_ca_caps(&self) -> Result<Caps, ServerError> {
+        match self.announced().await {
+            Err(ServerError::Status { status, .. }) if status != 503 => Ok(Caps::read(&[])),
+            announced => announced,
+        }
+    }
+
+    /// GetCACaps, for whoever cannot go on without capabilities: an HTTP error stays one, since it
+    /// says more than their absence.
+    pub(crate) async fn announced(&self) -> Result<Caps, ServerError> {
         let response = self.get("operation=GetCACaps").await?;
         match response.status {
-            503 => Err(status("GetCACaps", &response)),
             200 => Ok(Caps::read(&response.body)),
-            _ => Ok(Caps::read(&[])),
+            _ => Err(self.status("GetCACaps", &response)),
         }
     }
 
@@ -139,7 +149,7 @@ impl Server {
     pub async fn get_ca_cert(&self) -> Result<CaCertificates, ServerError> {
         let response = self.get("operation=GetCACert").await?;
         if response.status != 200 {
-            return Err(status("GetCACert", &response));
+            return Err(self.status("GetCACert", &response));
         }
         Ok(CaCertificates::read(&response.body)?)
     }
@@ -177,13 +187,14 @@ impl Server {
             .exchange(&self.url, Method::GET, query, Bytes::new())
             .await
     }
-}
 
-pub(crate) fn status(operation: &'static str, response: &HttpResponse) -> ServerError {
-    ServerError::Status {
-        operation,
-        status: response.status,
-        retry_after: response.retry_after(),
+    pub(crate) fn status(&self, operation: &'static str, response: &HttpResponse) -> ServerError {
+        ServerError::Status {
+            operation,
+            url: self.url.clone(),
+            status: response.status,
+            retry_after: response.retry_after(),
+        }
     }
 }
 

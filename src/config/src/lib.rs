@@ -17,8 +17,9 @@ use chancery_protocol::name::AttributeKind;
 
 pub use crate::error::ConfigError;
 
-/// The longest path that `bind(2)` takes for an `AF_UNIX` socket, without its closing zero octet.
-pub const MAX_SOCKET_PATH: usize = 107;
+/// The longest path of a socket: what `bind(2)` takes for `AF_UNIX`, less one octet in reserve for
+/// programs that count a closing zero twice.
+pub const MAX_SOCKET_PATH: usize = 106;
 
 /// A checked configuration.
 #[derive(Clone, Debug)]

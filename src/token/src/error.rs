@@ -284,9 +284,11 @@ pub enum KeyFault {
         /// What to do.
         remedy: &'static str,
     },
-    /// The key on the token has another public key than the pinned one.
+    /// The key on the token has another public key, or as a secret key another check value, than
+    /// the pinned one.
     #[error(
-        "its public key is not the pinned one; the key was replaced, or the wrong one is pinned"
+        "its public key (of a secret key: its check value) is not the pinned one; the key was \
+         replaced, or the wrong one is pinned"
     )]
     PublicKeyDiffers,
     /// The key does not do what its pinned counterpart expects.
@@ -308,8 +310,8 @@ impl From<CryptokiError> for KeyFault {
 pub enum OpenError {
     /// The PIN must not be tried: serve "unavailable" until a custodian clears it.
     #[error(
-        "token {token}: {refusal}; correct the PIN, then clear the marker {} with `chancery token \
-         clear-pin`", marker.display()
+        "token {token}: {refusal}; correct the PIN, then remove the marker {} with `chancery token \
+         clear-pin --token {token}`", marker.display()
     )]
     PinRefused {
         /// Our name of the token.

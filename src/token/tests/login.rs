@@ -49,7 +49,7 @@ fn a_wrong_pin_is_tried_once() {
     let error = open(&fixture.config, b"wrong", state).unwrap_err();
     let text = error.to_string();
     assert!(
-        text.contains("clear-pin") && text.contains("pin-refused"),
+        text.contains("clear-pin --token") && text.contains("pin-refused"),
         "{text}"
     );
     assert!(!text.contains("wrong"), "{text}");

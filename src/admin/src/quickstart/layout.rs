@@ -1,10 +1,11 @@
 //! Where things are in a demo appliance.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use chancery_config::{MAX_SOCKET_PATH, SOCKETS};
 use der::pem;
 
 use crate::end::End;
@@ -22,7 +23,8 @@ pub(crate) struct Layout {
 impl Layout {
     pub(crate) fn new(dir: &Path) -> Result<Self, End> {
         Ok(Self {
-            dir: std::path::absolute(dir)?,
+            dir: std::path::absolute(dir)
+                .map_err(End::cannot(format!("resolve {}", dir.display())))?,
         })
     }
 
@@ -55,20 +57,31 @@ impl Layout {
         self.dir.join("transcript.json")
     }
 
+    fn run(&self) -> PathBuf {
+        self.dir.join("run")
+    }
+
+    /// The folder of quickstart's own enrolment.
     pub(crate) fn first_device(&self) -> PathBuf {
         self.dir.join("quickstart-device")
     }
 
+    /// cert.pem is written last: where it is, the enrolment came to its end.
+    pub(crate) fn has_first_device(&self) -> bool {
+        self.first_device().join("cert.pem").is_file()
+    }
+
     pub(crate) fn root_sha256(&self) -> Result<String, End> {
-        let text = fs::read(self.dir.join("root.pem"))?;
+        let file = self.dir.join("root.pem");
+        let text = fs::read(&file).map_err(End::cannot(format!("read {}", file.display())))?;
         let (_, der) = pem::decode_vec(&text)
-            .map_err(|error| End::Failed(format!("root.pem: is not PEM: {error}")))?;
+            .map_err(|error| End::Failed(format!("{}: is not PEM: {error}", file.display())))?;
         Ok(sha256_hex(&der))
     }
 
-    /// Makes the empty folders. Refuses a folder with anything in it: it may be somebody's, or the
-    /// rest of an interrupted attempt.
-    pub(crate) fn create(&self) -> Result<(), End> {
+    /// Whether an appliance can be made here; touches nothing. Refuses a folder with anything in
+    /// it: it may be somebody's, or the rest of an interrupted attempt.
+    pub(crate) fn check(&self) -> Result<(), End> {
         match fs::read_dir(&self.dir) {
             Ok(mut entries) => {
                 if entries.next().is_some() {
@@ -79,12 +92,30 @@ impl Layout {
                     )));
                 }
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => make_folder(&self.dir)?,
-            Err(error) => return Err(error.into()),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(End::cannot(format!("read {}", self.dir.display()))(error)),
         }
-        for folder in [
-            "pins", "run", "state", "state/ca", "state/ra", "ledger", "tokens",
-        ] {
+        let sockets = SOCKETS.iter().map(|(_, name)| self.run().join(name));
+        match sockets.max_by_key(|path| path.as_os_str().len()) {
+            Some(longest) if longest.as_os_str().len() > MAX_SOCKET_PATH => {
+                Err(End::Failed(format!(
+                    "{}: a socket's path has at most {MAX_SOCKET_PATH} octets, this one has \
+                     {}; choose a shorter --dir",
+                    longest.display(),
+                    longest.as_os_str().len()
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the empty folders.
+    pub(crate) fn create(&self) -> Result<(), End> {
+        if !self.dir.is_dir() {
+            make_folder(&self.dir)?;
+        }
+        make_folder(&self.run())?;
+        for folder in ["pins", "state", "state/ca", "state/ra", "ledger", "tokens"] {
             make_folder(&self.dir.join(folder))?;
         }
         for token in TOKENS {
@@ -95,7 +126,7 @@ impl Layout {
                 "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n",
                 objects.display()
             );
-            fs::write(self.softhsm_conf(token), text)?;
+            write(&self.softhsm_conf(token), &text)?;
         }
         Ok(())
     }
@@ -110,12 +141,23 @@ fn make_folder(path: &Path) -> Result<(), End> {
 
 /// Writes a new file that only its owner may read.
 pub(crate) fn write_private(path: &Path, octets: &[u8]) -> Result<(), End> {
-    let mut file = File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(octets)?;
-    file.sync_all()?;
-    Ok(())
+    let write = || {
+        let mut file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+        file.write_all(octets)?;
+        file.sync_all()
+    };
+    write().map_err(cannot_write(path))
+}
+
+/// Writes a file that anybody may read whom the folder lets in.
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), End> {
+    fs::write(path, text).map_err(cannot_write(path))
+}
+
+fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> End {
+    End::cannot(format!("write {}", path.display()))
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,7 +17,7 @@ use chancery_protocol::hex;
 use zeroize::Zeroizing;
 
 use super::PROFILE;
-use super::layout::{Layout, TOKENS, write_private};
+use super::layout::{Layout, TOKENS, write, write_private};
 use crate::cli::Quickstart;
 use crate::end::End;
 use crate::token_step::{CertifyPlan, KeyPlan, Made, MadeKey, Plan, Purpose};
@@ -28,11 +29,22 @@ const SOFTHSM: &[&str] = &[
     "/usr/lib64/pkcs11/libsofthsm2.so",
 ];
 
+/// The address of a new appliance, if none is asked for.
+const LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080));
+
 const DAY: u64 = 86_400;
 
-/// Makes everything; the configuration last.
+/// Makes everything; the configuration last. What can be seen to fail is refused before anything
+/// is made.
 pub(crate) fn make(layout: &Layout, options: &Quickstart) -> Result<(), End> {
+    layout.check()?;
     let module = softhsm()?;
+    let listen = options.listen.unwrap_or(LISTEN);
+    drop(TcpListener::bind(listen).map_err(|error| {
+        End::Failed(format!(
+            "cannot listen on {listen}: {error}; choose another address with --listen"
+        ))
+    })?);
     layout.create()?;
     for token in TOKENS {
         write_private(&layout.pin(token), new_pin()?.as_bytes())?;
@@ -75,14 +87,13 @@ pub(crate) fn make(layout: &Layout, options: &Quickstart) -> Result<(), End> {
     let root = step(layout, &root_plan)?;
     write_certificates(layout, &root.certificates)?;
 
-    let config = configuration(layout, options, &module, &ca, &ra);
+    let config = configuration(layout, listen, &module, &ca, &ra);
     let text = toml::to_string(&config)
         .map_err(|error| End::Failed(format!("the configuration does not encode: {error}")))?;
     let draft = layout.dir.join("chancery.toml.new");
-    fs::write(&draft, format!("{HEADER}{text}"))?;
+    write(&draft, &format!("{HEADER}{text}"))?;
     create_ledger(layout, &draft)?;
-    fs::rename(draft, layout.config())?;
-    Ok(())
+    fs::rename(&draft, layout.config()).map_err(End::cannot(format!("rename {}", draft.display())))
 }
 
 const HEADER: &str =
@@ -139,16 +150,19 @@ fn plan(
 fn step(layout: &Layout, plan: &Plan) -> Result<Made, End> {
     let failed = |cause: String| End::Failed(format!("token {}: {cause}", plan.name));
     let input = serde_json::to_string(plan).map_err(|error| failed(error.to_string()))?;
-    let mut child = Command::new(std::env::current_exe()?)
+    let own = run::own_program()?;
+    let run = || End::cannot(format!("run {} for token {}", own.display(), plan.name));
+    let mut child = Command::new(&own)
         .arg("token-step")
         .env("SOFTHSM2_CONF", layout.softhsm_conf(&plan.name))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .spawn()?;
+        .spawn()
+        .map_err(run())?;
     if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(input.as_bytes())?;
+        stdin.write_all(input.as_bytes()).map_err(run())?;
     }
-    let output = child.wait_with_output()?;
+    let output = child.wait_with_output().map_err(run())?;
     if !output.status.success() {
         return Err(failed("its part of the ceremony failed, see above".into()));
     }
@@ -196,33 +210,34 @@ fn write_certificates(layout: &Layout, certificates: &[String]) -> Result<(), En
         pem::certificate(&der)
     };
     let (root, issuing) = (pem(root)?, pem(issuing)?);
-    fs::write(layout.dir.join("root.pem"), &root)?;
-    fs::write(layout.dir.join("issuing.pem"), &issuing)?;
-    fs::write(layout.dir.join("chain.pem"), format!("{issuing}{root}"))?;
-    Ok(())
+    write(&layout.dir.join("root.pem"), &root)?;
+    write(&layout.dir.join("issuing.pem"), &issuing)?;
+    write(&layout.dir.join("chain.pem"), &format!("{issuing}{root}"))
 }
 
 /// SQLite writes beside its file, so the ledger has a folder of its own; `ledger.db` points there.
 fn create_ledger(layout: &Layout, config: &Path) -> Result<(), End> {
-    let status = Command::new(run::program("ledger")?)
+    let program = run::program("ledger")?;
+    let status = Command::new(&program)
         .arg("--create")
         .arg("--config")
         .arg(config)
         .arg("--transcript")
         .arg(layout.transcript())
-        .status()?;
+        .status()
+        .map_err(End::cannot(format!("run {}", program.display())))?;
     if !status.success() {
         return Err(End::Failed(
             "the ledger could not be made, see above".into(),
         ));
     }
-    symlink("ledger/ledger.db", layout.dir.join("ledger.db"))?;
-    Ok(())
+    let link = layout.dir.join("ledger.db");
+    symlink("ledger/ledger.db", &link).map_err(End::cannot(format!("make {}", link.display())))
 }
 
 fn configuration(
     layout: &Layout,
-    options: &Quickstart,
+    listen: SocketAddr,
     module: &Path,
     ca: &Made,
     ra: &Made,
@@ -238,7 +253,7 @@ fn configuration(
             operators: Vec::new(),
         },
         front: raw::Front {
-            listen: vec![options.listen],
+            listen: vec![listen],
             ..raw::Front::default()
         },
         ra: raw::Ra {

@@ -3,15 +3,18 @@
 mod layout;
 mod make;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use chancery_client::{Challenge, EnrollOptions, Server, Url, UrlError, enroll_to_folder};
+use chancery_client::{EnrollOptions, Server, Transport, Url, UrlError, enroll_to_folder};
 use chancery_config::Config;
+use chancery_host::process;
 use chancery_protocol::ipc::operator::NewChallenge;
 use chancery_protocol::ipc::socket;
 use chancery_protocol::name::{DistinguishedName, GeneralName};
+use tokio::runtime::{Builder, Runtime};
 
 use crate::challenge::mint;
 use crate::cli::Quickstart;
@@ -23,12 +26,16 @@ use layout::Layout;
 /// The demo's profile for managed devices.
 const PROFILE: &str = "devices";
 
-/// How long front may take to fetch what the CA has published.
+/// How long it may take from READY until devices are served, the first time.
 const SERVED: Duration = Duration::from_secs(30);
+
+/// The same for an appliance that has served before.
+const SERVED_AGAIN: Duration = Duration::from_secs(5);
 
 /// Makes the appliance in `dir` unless it is there, then serves it until interrupted. Standard
 /// output is one `key value` a line, `ready` last.
 pub(crate) fn quickstart(dir: &Path, options: &Quickstart) -> Result<(), End> {
+    process::diagnostics("chancery");
     let layout = Layout::new(dir)?;
     let made = layout.is_made();
     if made {
@@ -40,15 +47,26 @@ pub(crate) fn quickstart(dir: &Path, options: &Quickstart) -> Result<(), End> {
         make::make(&layout, options)?;
     }
     let config = Config::load(&layout.config())?;
+    if let Some(listen) = options.listen {
+        note_configured(&config, listen);
+    }
     let mut supervisor = run::start(&config)?;
     let address = supervisor
         .addresses(socket::FRONT_HTTP)
         .first()
         .copied()
         .ok_or_else(|| End::Failed("front has no listener; add one to front.listen".into()))?;
+    run::note_unspecified(address);
     let url = format!("http://{address}/scep/{PROFILE}");
-    wait_until_served(&url)?;
-    if !made {
+    if layout.has_first_device() {
+        // What waits for somebody may wait: a custodian's command is answered meanwhile.
+        if let Err(cause) = wait_until_served(&url, SERVED_AGAIN) {
+            eprintln!(
+                "chancery: WARNING: devices cannot enrol: {cause}; `chancery doctor` says why"
+            );
+        }
+    } else {
+        wait_until_served(&url, SERVED)?;
         enrol_own_device(&layout, &config, &url)?;
     }
     println!("url {url}");
@@ -58,21 +76,54 @@ pub(crate) fn quickstart(dir: &Path, options: &Quickstart) -> Result<(), End> {
     run::supervise(&mut supervisor)
 }
 
-/// Front fetches what the CA publishes; until it has, devices would be told to come back.
-fn wait_until_served(url: &str) -> Result<(), End> {
+/// An appliance that is there keeps its address, whatever this start asks for.
+fn note_configured(config: &Config, asked: SocketAddr) {
+    if config.front.listen.contains(&asked) {
+        return;
+    }
+    let configured: Vec<_> = config
+        .front
+        .listen
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    eprintln!(
+        "chancery: WARNING: --listen {asked} is not what the configuration says, and the \
+         configuration decides: listening on {}; to change it, edit listen under [front] in {}",
+        configured.join(", "),
+        config.path.display()
+    );
+}
+
+/// Front fetches what the CA publishes, and the RA asks the CA for its certificates; until both
+/// have, devices would be told to come back.
+fn wait_until_served(url: &str, patience: Duration) -> Result<(), End> {
     let failed = |error: &dyn core::fmt::Display| End::Failed(error.to_string());
     let server = Server::new(url.parse().map_err(|error: UrlError| failed(&error))?);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let end = Instant::now() + SERVED;
+    let runtime = runtime()?;
+    let end = Instant::now() + patience;
     loop {
-        match runtime.block_on(server.get_ca_cert()) {
-            Ok(_) => return Ok(()),
-            Err(error) if Instant::now() > end => return Err(failed(&error)),
-            Err(_) => thread::sleep(Duration::from_millis(50)),
+        let cause = match runtime.block_on(server.get_ca_cert()) {
+            Ok(_) => match runtime.block_on(server.pki_operation(Transport::Post, &[0])) {
+                // No message, and the RA says so: it has what it needs.
+                Ok(response) if response.status == 400 => return Ok(()),
+                Ok(response) => End::Failed(format!("the RA answers {}", response.status)),
+                Err(error) => failed(&error),
+            },
+            Err(error) => failed(&error),
+        };
+        if Instant::now() > end {
+            return Err(cause);
         }
+        thread::sleep(Duration::from_millis(50));
     }
+}
+
+fn runtime() -> Result<Runtime, End> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(End::cannot("start the network runtime"))
 }
 
 /// One enrolment over the real path, so that `ready` means that a device can enrol.
@@ -93,16 +144,13 @@ fn enrol_own_device(layout: &Layout, config: &Config, url: &str) -> Result<(), E
     let root = chancery_protocol::wire::Digest::from_hex(&layout.root_sha256()?);
     let options = EnrollOptions {
         url: url.parse::<Url>().map_err(|error| failed(&error))?,
-        challenge: Challenge::StandardInput,
         subject,
         sans,
         root_sha256: root,
         key: chancery_client::KeyKind::Rsa2048,
         out: layout.first_device(),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = runtime()?;
     runtime
         .block_on(enroll_to_folder(&options, challenge))
         .map_err(|error| failed(&error))?;
@@ -116,5 +164,6 @@ fn enrol_own_device(layout: &Layout, config: &Config, url: &str) -> Result<(), E
 /// SHA-256 of the RA's decryption certificate, as the CA keeps it.
 fn ra_sha256(config: &Config) -> Result<String, End> {
     let file = config.state_dir("ca").join("ra-decryption-issuing.der");
-    Ok(sha256_hex(&std::fs::read(file)?))
+    let der = std::fs::read(&file).map_err(End::cannot(format!("read {}", file.display())))?;
+    Ok(sha256_hex(&der))
 }

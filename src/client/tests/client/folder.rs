@@ -13,6 +13,7 @@ use crate::enrolment::{Fault, SmallCa};
 struct Scene {
     ca: Arc<SmallCa>,
     options: EnrollOptions,
+    challenge: Challenge,
     folder: TempDir,
     // Serves while it lives.
     _runtime: tokio::runtime::Runtime,
@@ -31,7 +32,6 @@ impl Scene {
         std::fs::write(&challenge, "0123ABCD\r\nsecond line\n").unwrap();
         let options = EnrollOptions {
             url: server.url(),
-            challenge: Challenge::File(challenge),
             subject: DistinguishedName::parse("CN=probe-1").unwrap(),
             sans: vec![GeneralName::parse("dns:probe-1.example").unwrap()],
             root_sha256: Some(ca.pki.certificate("root").sha256()),
@@ -41,13 +41,14 @@ impl Scene {
         Self {
             ca,
             options,
+            challenge: Challenge::File(challenge),
             folder,
             _runtime: runtime,
         }
     }
 
     fn run(&self) -> Result<Enrolled, CommandError> {
-        enroll_command(&self.options)
+        enroll_command(&self.options, &self.challenge)
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -135,14 +136,14 @@ fn a_challenge_is_one_line() {
     ] {
         let path = scene.folder.path().join(name);
         std::fs::write(&path, text).unwrap();
-        scene.options.challenge = Challenge::File(path);
+        scene.challenge = Challenge::File(path);
         assert!(
             matches!(scene.run(), Err(CommandError::Challenge)),
             "{name}"
         );
     }
     let absent = scene.folder.path().join("absent");
-    scene.options.challenge = Challenge::File(absent.clone());
+    scene.challenge = Challenge::File(absent.clone());
     let error = scene.run().unwrap_err().to_string();
     let expected = format!("cannot read the challenge from {}: ", absent.display());
     assert!(error.starts_with(&expected), "{error}");

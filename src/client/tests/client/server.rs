@@ -173,7 +173,10 @@ async fn capabilities_survive_an_error_but_not_a_503() {
     let error = busy.get_ca_caps().await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the server answered GetCACaps with HTTP status 503, try again in 5 s"
+        format!(
+            "the server answered 503 to GetCACaps at {}: try again in 5 s",
+            busy.url()
+        )
     );
     let after = Some(Duration::from_secs(5));
     assert!(
