@@ -11,7 +11,7 @@ build:
 demo:
 	@tests/need.sh softhsm2 strongswan-pki libstrongswan-standard-plugins \
 		libstrongswan-extra-plugins openssl
-	cargo build --release --locked --bins
+	cargo build --workspace --release --locked --bins
 	@tests/demo.sh target/release
 
 # The whole suite; closes with one line "N passed, 0 failed".
