@@ -124,7 +124,8 @@ impl Infrastructure<'_> {
                 now,
             )?;
             let issued = issuer.issue(session, authorised)?;
-            if ends_at(&issued.der).is_some_and(|end| end > now.saturating_add(LEAST_LIFE)) {
+            let end = ends_at(&issued.der).unwrap_or_default();
+            if lives_long_enough(end, ca.not_after, now) {
                 tracing::info!(
                     ca = ca.id,
                     purpose = key.purpose(),
@@ -132,11 +133,6 @@ impl Infrastructure<'_> {
                     repeated = issued.repeated,
                     "RA certificate"
                 );
-                write_durably(&folder, &name, &issued.der)?;
-                return Ok(issued.der);
-            }
-            if !issued.repeated {
-                // The CA itself ends soon: there is nothing longer to be had.
                 write_durably(&folder, &name, &issued.der)?;
                 return Ok(issued.der);
             }
@@ -169,8 +165,14 @@ fn kept(file: &Path, authority: &Authority, public_key: &[u8], now: u64) -> Opti
     let decoded = certificate::decode(&der).ok()?;
     let tbs_fields = decoded.tbs_certificate();
     let for_key = tbs_fields.subject_public_key_info().to_der().ok()? == public_key;
-    let lives = ends_at(&der)? > now.saturating_add(LEAST_LIFE);
+    let lives = lives_long_enough(ends_at(&der)?, authority.certificate.not_after, now);
     (for_key && lives && authority.has_signed(&der, tbs)).then_some(der)
+}
+
+/// Whether an RA certificate needs no successor: there is time left, or nothing longer to be had,
+/// since it ends with its authority.
+fn lives_long_enough(end: u64, authority_end: u64, now: u64) -> bool {
+    end > now.saturating_add(LEAST_LIFE) || end >= authority_end
 }
 
 /// When a certificate ends, in Unix seconds.
@@ -220,4 +222,18 @@ fn ra_and_chain(chain: &RaChain) -> Result<Vec<u8>, Failure> {
 
 fn octets(bytes: &[u8]) -> Result<OctetString, Failure> {
     OctetString::new(bytes).map_err(|error| Failure::Internal(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_successor_comes_in_the_last_third_unless_the_authority_ends_too() {
+        let now = 2_000_000_000;
+        let far = now + 10 * RA_DAYS * 86_400;
+        assert!(lives_long_enough(now + LEAST_LIFE + 1, far, now));
+        assert!(!lives_long_enough(now + LEAST_LIFE, far, now));
+        assert!(lives_long_enough(now + 1, now + 1, now));
+    }
 }

@@ -17,7 +17,7 @@ use crate::service::Shared;
 /// Between two tests of every key.
 const SELF_TEST: Duration = Duration::from_secs(30);
 
-/// Between two looks at the RA's certificates. The RA asks for them hourly.
+/// Between two looks at the RA's certificates. RA and front ask for them each half minute.
 const RENEWAL: Duration = Duration::from_secs(3600);
 
 /// The thread's own.

@@ -104,7 +104,17 @@ impl Witness {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Head::default(),
             Err(source) => return Err(WitnessError::File { file, source }),
         };
-        let distrust = fs::read_to_string(folder.join(DISTRUSTED)).ok();
+        let verdict = folder.join(DISTRUSTED);
+        let distrust = match fs::read(&verdict) {
+            Ok(cause) => Some(String::from_utf8_lossy(&cause).into_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(source) => {
+                return Err(WitnessError::File {
+                    file: verdict,
+                    source,
+                });
+            }
+        };
         let state = State {
             head,
             confirmed: None,
@@ -176,15 +186,22 @@ impl Witness {
     /// Without a head, this must be a log that no CA has vouched for: a lost head is no licence to
     /// sign another's log, or a rewritten one.
     fn begin(&self, ledger: &Ledger) -> Result<(), WitnessError> {
-        let vouched = pull(ledger, 0)?.iter().any(|record| {
-            wire::decode::<Record>(record).is_ok_and(|record| {
-                record.event.kind == Kind::Checkpoint || record.origin != self.origin
-            })
-        });
-        if vouched {
-            return Err(WitnessError::NoHead(self.folder.join(HEAD)));
+        let mut position = 0;
+        loop {
+            let records = pull(ledger, position)?;
+            if records.is_empty() {
+                return Ok(());
+            }
+            let vouched = records.iter().any(|record| {
+                wire::decode::<Record>(record).is_ok_and(|record| {
+                    record.event.kind == Kind::Checkpoint || record.origin != self.origin
+                })
+            });
+            if vouched {
+                return Err(WitnessError::NoHead(self.folder.join(HEAD)));
+            }
+            position += records.len() as u64;
         }
-        Ok(())
     }
 
     /// Extends the head by what the ledger has recorded and signs it. Returns the size signed.
@@ -220,7 +237,7 @@ impl Witness {
         }
         if size > before {
             self.make_durable(&head)?;
-            self.advance(&head, pulled);
+            self.advance(&head, pulled)?;
         }
         if size > 0 && self.lock().confirmed != Some(size) {
             self.publish(&head, ledger, key, session)?;
@@ -228,15 +245,27 @@ impl Witness {
         Ok(size)
     }
 
-    /// From here on this head, and no other of its size, is signed.
-    fn advance(&self, head: &Head, pulled: BTreeMap<u64, Digest>) {
+    /// From here on this head, and no other of its size, is signed. What was shown to a worker
+    /// while the records were pulled is compared now.
+    fn advance(&self, head: &Head, pulled: BTreeMap<u64, Digest>) -> Result<(), WitnessError> {
+        let size = head.range.size();
         let mut state = self.lock();
-        state.remembered = state.remembered.split_off(&head.range.size());
+        let other = state
+            .remembered
+            .range(..size)
+            .find(|(seq, leaf)| pulled.get(*seq) != Some(*leaf))
+            .map(|(seq, _)| *seq);
+        if let Some(seq) = other {
+            drop(state);
+            return Err(self.distrust(format!("it has two records at position {seq}")));
+        }
+        state.remembered = state.remembered.split_off(&size);
         state.covered.extend(pulled);
         while state.covered.len() > MAX_COVERED {
             state.covered.pop_first();
         }
         state.head = head.clone();
+        Ok(())
     }
 
     fn publish(
@@ -414,7 +443,7 @@ mod tests {
         let witness = Witness::open(folder.path(), "log").unwrap();
         let mut head = Head::default();
         let leaf = witness.extend(&mut head, &record(0, &event("a"))).unwrap();
-        witness.advance(&head, BTreeMap::from([(0, leaf)]));
+        witness.advance(&head, BTreeMap::from([(0, leaf)])).unwrap();
         // A worker may see the answer after the checkpoint that covers it.
         witness
             .remember(&record(0, &event("a")), &event("a"))
@@ -435,6 +464,36 @@ mod tests {
                 .remember(&record(0, &event("a")), &event("a"))
                 .is_err()
         );
+    }
+
+    #[test]
+    fn what_a_worker_saw_while_records_were_pulled_is_compared() {
+        let folder = tempfile::tempdir().unwrap();
+        let witness = Witness::open(folder.path(), "log").unwrap();
+        let mut head = Head::default();
+        let leaf = witness
+            .extend(&mut head, &record(0, &event("forged")))
+            .unwrap();
+        witness
+            .remember(&record(0, &event("a")), &event("a"))
+            .unwrap();
+        assert!(witness.advance(&head, BTreeMap::from([(0, leaf)])).is_err());
+        assert!(witness.trusts().is_err());
+    }
+
+    #[test]
+    fn a_verdict_that_cannot_be_read_is_one_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(DISTRUSTED), [0xff]).unwrap();
+        assert!(
+            Witness::open(folder.path(), "log")
+                .unwrap()
+                .trusts()
+                .is_err()
+        );
+        fs::remove_file(folder.path().join(DISTRUSTED)).unwrap();
+        fs::create_dir(folder.path().join(DISTRUSTED)).unwrap();
+        assert!(Witness::open(folder.path(), "log").is_err());
     }
 
     #[test]

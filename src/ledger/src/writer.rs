@@ -389,7 +389,10 @@ mod tests {
         let mut idle = Bench::started().into_writer(NOW - 61);
         let orders = || vec![order(append(1, Kind::TokenReady))];
         let verdicts = commit_all(&mut idle.writer, orders());
-        assert!(is_unavailable(&verdicts[0], "if the clock is behind, correct it"));
+        assert!(is_unavailable(
+            &verdicts[0],
+            "if the clock is behind, correct it"
+        ));
         assert!(idle.writer.tidy().is_err());
         idle.now.store(NOW - 60, Ordering::SeqCst);
         let verdicts = commit_all(&mut idle.writer, orders());

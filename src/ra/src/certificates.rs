@@ -23,7 +23,7 @@ use chancery_protocol::ipc::enrol;
 use crate::x509::Certificate;
 
 /// How often the CA is asked for newer ones.
-const REFRESH: Duration = Duration::from_secs(3600);
+const REFRESH: Duration = Duration::from_secs(30);
 
 /// How often it is asked while it does not answer.
 const RETRY: Duration = Duration::from_secs(1);
