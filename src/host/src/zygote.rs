@@ -36,8 +36,19 @@ pub const NOT_ANSWERED: i32 = 1;
 /// Counts [`Cell::reexecute`] in the environment.
 const GENERATION: &str = "CHANCERY_ZYGOTE_GENERATION";
 
+/// Passes the admitted user on to [`Cell::reexecute`]'s program, which cannot look it up: it is
+/// confined already.
+const PEER: &str = "CHANCERY_ZYGOTE_PEER";
+
 /// Each generation adds a Landlock layer to those it inherits, and the kernel allows 16.
 const LAST_GENERATION: u32 = 12;
+
+/// The user that an earlier generation admitted; `None` in the first.
+#[must_use]
+pub fn inherited_peer() -> Option<u32> {
+    std::env::var_os(GENERATION)?;
+    std::env::var(PEER).ok()?.parse().ok()
+}
 
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,7 +199,8 @@ impl Cell {
             return io::Error::other("the listener is not the first descriptor");
         }
         let arguments = std::env::args_os().map(|argument| CString::new(argument.into_vec()));
-        let inherited = std::env::vars_os().filter(|(name, _)| name != GENERATION);
+        let inherited = std::env::vars_os().filter(|(name, _)| name != GENERATION && name != PEER);
+        let peer = self.admitted.map(|uid| (PEER.to_owned(), uid.to_string()));
         let passed = [
             ("LISTEN_FDS".to_owned(), "1".to_owned()),
             ("LISTEN_FDNAMES".to_owned(), self.listener.name().to_owned()),
@@ -198,6 +210,7 @@ impl Cell {
             .chain(
                 passed
                     .into_iter()
+                    .chain(peer)
                     .map(|(name, value)| (name.into(), value.into())),
             )
             .map(|(name, value)| {

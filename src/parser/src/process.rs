@@ -122,7 +122,10 @@ fn serve(wanted: &Wanted) -> Result<Infallible, ParserError> {
     let mut listeners = Listeners::from_environment()?;
     let listener = listeners.seqpacket(SOCKET)?;
     listeners.finish()?;
-    let peer = wanted.peer.as_deref().map(uid_of).transpose()?;
+    let peer = match zygote::inherited_peer() {
+        Some(uid) => Some(uid),
+        None => wanted.peer.as_deref().map(uid_of).transpose()?,
+    };
     let cell = Cell::prepare(listener, OVERSTAY, peer)?;
     let confined = confine(&confinement()?)?;
     seal(Profile::ParserZygote)?;
@@ -232,6 +235,7 @@ fn confinement() -> Result<Confinement, ParserError> {
         execute,
         open_files: OPEN_FILES,
         address_space: Some(ADDRESS_SPACE),
+        signals: true,
         ..Confinement::default()
     })
 }

@@ -58,6 +58,7 @@ impl Parser {
             ])
             .arg(program())
             .arg(children.to_string())
+            .args(["--peer", &own_name()])
             .env("LISTEN_FDS", "1")
             .env("LISTEN_FDNAMES", "parser.parse")
             .env("CHANCERY_LOG", "info")
@@ -205,6 +206,15 @@ fn status(process: Pid, field: &str) -> Option<u32> {
 
 fn filters(process: Pid) -> Option<u32> {
     status(process, "Seccomp_filters")
+}
+
+/// The name of the user that runs the tests; its number where it has none.
+fn own_name() -> String {
+    let uid = nix::unistd::getuid();
+    match nix::unistd::User::from_uid(uid) {
+        Ok(Some(user)) => user.name,
+        _ => uid.to_string(),
+    }
 }
 
 fn children_of(parent: Pid) -> Vec<Pid> {
@@ -364,6 +374,23 @@ fn repeated_deaths_make_the_zygote_execute_itself_anew() {
         parser.assert_serves();
     }
     until(|| (children_of(parser.zygote()).len() == 3).then_some(()));
+}
+
+#[test]
+fn children_of_an_earlier_generation_end_with_the_zygote_too() {
+    let mut parser = Parser::start(3);
+    for _ in 0..16 {
+        parser.kill_a_child_at_work();
+    }
+    parser.await_log(&["executing anew after 16 deaths"]);
+    parser.await_ready();
+    let children = children_of(parser.zygote());
+    assert!(children.len() > 3, "{children:?}");
+    kill(parser.zygote(), Signal::SIGTERM).unwrap();
+    assert!(!parser.await_end().success());
+    for child in children {
+        until(|| kill(child, None).is_err().then_some(()));
+    }
 }
 
 #[test]

@@ -46,6 +46,9 @@ pub struct Confinement {
     /// RLIMIT_NPROC: processes and threads of this *user*, not of this process, so it serves only
     /// where the user runs nothing else. The kernel ignores it for root.
     pub processes: Option<u64>,
+    /// Whether processes outside of this one's confinement may be signalled. A zygote needs it: its
+    /// end reaches the children of an earlier generation, which are outside, by a signal.
+    pub signals: bool,
     /// RLIMIT_FSIZE in octets. Zero also ends a process whose stderr is redirected to a file, at
     /// its first line.
     pub file_size: Option<u64>,
@@ -62,6 +65,7 @@ impl Default for Confinement {
             address_space: None,
             processes: None,
             file_size: None,
+            signals: false,
         }
     }
 }
@@ -134,18 +138,22 @@ pub fn seal(profile: Profile) -> Result<(), SandboxError> {
 }
 
 /// Landlock: the file rights of ABI 2 must be in force; later ones are where the kernel has them.
-/// No TCP port may be bound or connected to, nobody outside may be signalled or reached by an
-/// abstract socket.
+/// No TCP port may be bound or connected to, nobody outside may be signalled (unless allowed) or
+/// reached by an abstract socket.
 fn restrict_files(confinement: &Confinement) -> Result<i32, SandboxError> {
     // ABI 9 would add connecting to sockets by path. That is decided by their folders' modes and
     // SO_PEERCRED.
+    let mut scopes = Scope::from_all(ABI::V8);
+    if confinement.signals {
+        scopes.remove(Scope::Signal);
+    }
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::from_all(ABI::V2))?
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(ABI::V8))?
         .handle_access(AccessNet::from_all(ABI::V8))?
-        .scope(Scope::from_all(ABI::V8))?
+        .scope(scopes)?
         .create()?;
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let write = read
