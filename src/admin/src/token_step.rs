@@ -230,7 +230,7 @@ fn sign_hierarchy(
     let root_identifier = certificate::key_identifier(root_key).map_err(failed)?;
     let algorithm = signer.signature_algorithm();
     let root = Fields {
-        serial: &serial(session)?,
+        serial: &certificate::new_serial(session).map_err(failed)?,
         issuer: Issuer {
             subject: &root_subject,
             key_identifier: None,
@@ -244,7 +244,7 @@ fn sign_hierarchy(
         kind: &Kind::Root,
     };
     let issuing = Fields {
-        serial: &serial(session)?,
+        serial: &certificate::new_serial(session).map_err(failed)?,
         issuer: Issuer {
             subject: &root_subject,
             key_identifier: Some(&root_identifier),
@@ -269,14 +269,6 @@ fn sign_hierarchy(
             Ok(STANDARD.encode(der))
         })
         .collect()
-}
-
-fn serial(session: &mut Session) -> Result<Vec<u8>, End> {
-    let mut serial = session.random(16).map_err(failed)?;
-    if let Some(first) = serial.first_mut() {
-        *first = (*first & 0x7f) | 0x40;
-    }
-    Ok(serial)
 }
 
 fn write_transcript(path: &Path, transcript: &Transcript<'_>) -> Result<(), End> {

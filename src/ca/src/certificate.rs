@@ -4,7 +4,7 @@
 use chancery_protocol::name::{
     AttributeKind, DistinguishedName, GeneralName, Syntax, is_printable,
 };
-use chancery_token::SignatureAlgorithm;
+use chancery_token::{Session, SignatureAlgorithm, TokenError};
 use const_oid::AssociatedOid;
 use const_oid::db::rfc5280::{ID_KP_CLIENT_AUTH, ID_KP_SERVER_AUTH};
 use const_oid::db::rfc5912::{ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, SHA_256_WITH_RSA_ENCRYPTION};
@@ -176,6 +176,19 @@ pub fn split(certificate: &[u8]) -> Result<(&[u8], &[u8]), BuildError> {
     let parts = CertificateParts::from_der(certificate)?;
     let tbs = tbs_octets(certificate)?;
     Ok((tbs, parts.signature.raw_bytes()))
+}
+
+/// A new serial number: 126 random bits after two fixed ones, so that it is positive and always has
+/// 16 octets.
+///
+/// # Errors
+/// [`TokenError`] if there are no random numbers.
+pub fn new_serial(session: &mut Session) -> Result<Vec<u8>, TokenError> {
+    let mut serial = session.random(16)?;
+    if let Some(first) = serial.first_mut() {
+        *first = (*first & 0x7f) | 0x40;
+    }
+    Ok(serial)
 }
 
 /// Serial number and issuer (DER) of a TBSCertificate; `None` if it is none.

@@ -3,6 +3,7 @@
 use chancery_protocol::refusal::Refusal;
 use chancery_protocol::wire::{Digest, WireError};
 use chancery_token::TokenError;
+use der::asn1::OctetString;
 
 use crate::certificate::BuildError;
 use crate::challenge::SealError;
@@ -102,4 +103,9 @@ impl From<BuildError> for Failure {
     fn from(error: BuildError) -> Self {
         Self::Internal(error.to_string())
     }
+}
+
+/// An OCTET STRING for a packet.
+pub(crate) fn octets(bytes: &[u8]) -> Result<OctetString, Failure> {
+    OctetString::new(bytes).map_err(|error| Failure::Internal(error.to_string()))
 }

@@ -14,7 +14,7 @@ use cms::cert::CertificateChoices;
 use cms::content_info::{CmsVersion, ContentInfo};
 use cms::signed_data::{CertificateSet, EncapsulatedContentInfo, SignedData, SignerInfos};
 use const_oid::db::rfc5911::{ID_DATA, ID_SIGNED_DATA};
-use der::asn1::{OctetString, SetOfVec};
+use der::asn1::SetOfVec;
 use der::{Any, Encode};
 
 use crate::authorise::{RA_DAYS, RaKey, for_ra};
@@ -22,7 +22,7 @@ use crate::authority::Authority;
 use crate::certificate;
 use crate::challenge::Sealer;
 use crate::digest::sha256;
-use crate::failure::Failure;
+use crate::failure::{Failure, octets};
 use crate::issue::Issuer;
 use crate::ledger::{Ledger, LedgerError, new_id};
 use crate::witness::{Witness, write_durably};
@@ -218,10 +218,6 @@ fn ra_and_chain(chain: &RaChain) -> Result<Vec<u8>, Failure> {
         content: Any::encode_from(&signed_data).map_err(internal)?,
     };
     content.to_der().map_err(internal)
-}
-
-fn octets(bytes: &[u8]) -> Result<OctetString, Failure> {
-    OctetString::new(bytes).map_err(|error| Failure::Internal(error.to_string()))
 }
 
 #[cfg(test)]

@@ -14,14 +14,13 @@ use chancery_protocol::refusal::Refusal;
 use chancery_protocol::seal::SealKind;
 use chancery_protocol::wire::{Digest, Id, Octets};
 use chancery_token::Session;
-use der::asn1::OctetString;
 
 use crate::authorise::Authorised;
 use crate::authority::Authority;
 use crate::certificate::{self, Fields};
 use crate::challenge::Sealer;
 use crate::digest::sha256;
-use crate::failure::Failure;
+use crate::failure::{Failure, octets};
 use crate::ledger::{Ledger, LedgerError, new_id};
 use crate::lint;
 use crate::witness::Witness;
@@ -130,7 +129,7 @@ impl Issuer<'_> {
     }
 
     fn prepare(&self, session: &mut Session, authorised: Authorised) -> Result<Prepared, Failure> {
-        let serial = new_serial(session)?;
+        let serial = certificate::new_serial(session)?;
         let tbs = certificate::tbs_certificate(&Fields {
             serial: &serial,
             issuer: self.authority.issuer(),
@@ -319,15 +318,6 @@ impl Issuer<'_> {
     }
 }
 
-/// 126 random bits between two fixed ones: positive, and always 16 octets.
-fn new_serial(session: &mut Session) -> Result<Vec<u8>, Failure> {
-    let mut serial = session.random(16)?;
-    if let Some(first) = serial.first_mut() {
-        *first = (*first & 0x7f) | 0x40;
-    }
-    Ok(serial)
-}
-
 fn refused(refusal: Refusal, spend: Option<&Spend>) -> Failure {
     Failure::Refused {
         refusal,
@@ -340,10 +330,6 @@ fn broken_reservation(retry: Digest) -> Failure {
         what: "reservation",
         id: retry,
     }
-}
-
-fn octets(bytes: &[u8]) -> Result<OctetString, Failure> {
-    OctetString::new(bytes).map_err(|error| Failure::Internal(error.to_string()))
 }
 
 fn intent(authorised: &Authorised, serial: &[u8], tbs: &[u8]) -> Event {
